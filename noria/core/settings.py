@@ -1,0 +1,161 @@
+"""Settings: where a system's parts live. `noria.toml` in the project's folder, overridden by the environment.
+
+Every setting has a default, so that an empty file (or none) runs everything embedded. A setting `port` in the
+table `[serve]` is overridden by the variable `NORIA_SERVE_PORT`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from noria.core.errors import ConfigError, allowed
+
+FILE_NAME = "noria.toml"
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """One URL per store; relative paths start at the project's folder."""
+
+    tables: str = "file://.noria/tables"
+    """Offline tables (Delta Lake)."""
+    online: str = "lmdb://.noria/online"
+    """The newest feature values, read by the server."""
+    records: str = "sqlite:///.noria/records.db"
+    """Registry, runs and audit trail."""
+    blobs: str = "file://.noria/blobs"
+    """Model files, addressed by their checksums."""
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """The load balancer's address and the servers behind it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    replicas: int = 2
+    """Server processes."""
+    max_body_bytes: int = 1_048_576
+    """Larger request bodies are refused with status 413."""
+    api_keys: str = ""
+    """SHA-256 digests (hex) of the accepted API keys, separated by commas; needed off loopback."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How `noria run` works."""
+
+    workers: int = 2
+    """Components that may run at the same time."""
+    seed: int = 0
+    """The seed of everything random."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one project."""
+
+    root: Path = field(default_factory=Path.cwd)
+    """The project's folder."""
+    compute: str = "local"
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where locks, logs and run-time files of this project live."""
+        return self.root / ".noria"
+
+    @staticmethod
+    def load(root: Path | str = ".", environ: Mapping[str, str] | None = None) -> Settings:
+        """Read `noria.toml` in `root`, if there is one, and the `NORIA_*` variables of the environment.
+
+        Raises:
+            ConfigError: for a file that is not TOML, an unknown setting or a value of the wrong type.
+        """
+        root = Path(root).resolve()
+        file = root / FILE_NAME
+        document: dict[str, Any] = {}
+        if file.exists():
+            try:
+                document = tomllib.loads(file.read_text("utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{file} is not valid TOML: {error}") from error
+        for name, (table, key) in _variables().items():
+            text = (os.environ if environ is None else environ).get(name)
+            if text is not None:
+                target = document.setdefault(table, {}) if table else document
+                target[key] = _Text(text, name)
+        return _settings(root, document, str(file))
+
+
+class _Text(str):
+    """Text from a variable of the environment; unlike a value in TOML it may stand for a number."""
+
+    origin: str
+
+    def __new__(cls, text: str, origin: str) -> _Text:
+        made = super().__new__(cls, text)
+        made.origin = origin
+        return made
+
+
+_TABLES: dict[str, type] = {"storage": StorageSettings, "serve": ServeSettings, "run": RunSettings}
+
+
+def _variables() -> dict[str, tuple[str, str]]:
+    names = {"NORIA_COMPUTE": ("", "compute")}
+    for table, kind in _TABLES.items():
+        names |= {f"NORIA_{table}_{f.name}".upper(): (table, f.name) for f in fields(kind)}
+    return names
+
+
+def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
+    parts: dict[str, Any] = {}
+    for name, value in document.items():
+        if name in _TABLES:
+            parts[name] = _table(name, value, where)
+        elif name == "compute":
+            parts[name] = _value("compute", value, str, where)
+        else:
+            raise ConfigError(
+                f"unknown setting {name!r} in {where}", hint=allowed([*_TABLES, "compute"], name), field=name
+            )
+    settings = Settings(root, **parts)
+    if settings.compute != "local":
+        raise ConfigError(f"compute = {settings.compute!r} is not supported", hint=allowed(["local"]), field="compute")
+    return settings
+
+
+def _table(table: str, values: Any, where: str) -> Any:
+    kind = _TABLES[table]
+    if not isinstance(values, dict):
+        raise ConfigError(f"{table!r} in {where} must be a table", hint=f"write [{table}] on a line of its own")
+    types = {f.name: type(f.default) for f in fields(kind)}
+    for key in values:
+        if key not in types:
+            raise ConfigError(
+                f"unknown setting {key!r} in [{table}] of {where}",
+                hint=allowed(types, key),
+                field=f"{table}.{key}",
+            )
+    return kind(**{key: _value(f"{table}.{key}", value, types[key], where) for key, value in values.items()})
+
+
+def _value(name: str, value: Any, kind: type, where: str) -> Any:
+    if isinstance(value, _Text):
+        where = f"the variable {value.origin}"
+        value = int(value) if kind is int and value.lstrip("-").isdigit() else str(value)
+    if type(value) is not kind:
+        raise ConfigError(
+            f"{name} in {where} is {value!r}",
+            hint=f"it must be {'a whole number' if kind is int else 'text'}",
+            field=name,
+        )
+    return value

@@ -1,0 +1,229 @@
+"""The model registry: immutable versions, who is live, and the trail of every change."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noria.core import Clock, ConflictError, NotFoundError, SystemClock, allowed, check_name, to_iso
+from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
+from noria.storage import ABSENT, BlobStore, FileBlobs, Put, Record, Records, Workspace, open_records
+
+CHAMPION = "champion"
+"""The alias of the version that answers requests."""
+
+_RETRIES = 100
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """Who did what, when and why."""
+
+    at: str
+    who: str
+    action: str
+    model: str
+    version: int
+    why: str
+
+
+class ModelRegistry:
+    """Versions and aliases of models, in a records store and a blob store.
+
+    >>> import tempfile
+    >>> registry = ModelRegistry(f"sqlite:///{tempfile.mkdtemp()}/registry.db")
+    >>> first = registry.register("late", {"model": b"..."}, servable="tabular", run_id="a")
+    >>> registry.promote("late", 1, why="the first one")
+    >>> registry.get("late").version
+    1
+    """
+
+    def __init__(
+        self, records: Records | str, blobs: BlobStore | Path | str | None = None, *, clock: Clock | None = None
+    ) -> None:
+        """Open a registry on stores, or on a URL; the model files then live beside the database."""
+        if isinstance(records, str):
+            location = records.partition("://")[2].removeprefix("/") or records
+            blobs = blobs or Path(location).parent / "blobs"
+            records = open_records(records)
+        if blobs is None:
+            raise TypeError("a registry on a records store needs a blob store too")
+        self._records = records
+        self._blobs = FileBlobs(blobs) if isinstance(blobs, (str, Path)) else blobs
+        self._clock = clock or SystemClock()
+
+    @staticmethod
+    def of(workspace: Workspace) -> ModelRegistry:
+        """The registry of a project."""
+        return ModelRegistry(workspace.records, workspace.blobs, clock=workspace.clock)
+
+    def register(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        servable: str,
+        run_id: str,
+        spec: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+        parameters: dict[str, Any] | None = None,
+        signature: Signature | None = None,
+        lineage: Lineage | None = None,
+        who: str | None = None,
+    ) -> ModelVersion:
+        """Add the next version of a model; it is visible whole or not at all.
+
+        Registering twice under one `run_id` registers once and returns the same version.
+        """
+        check_name(name, "model")
+        blobs = {file: self._blobs.write(data) for file, data in files.items()}
+        for _ in range(_RETRIES):
+            known = self._records.get("registrations", f"{name}/{run_id}")
+            if known is not None:
+                return self._version(name, known.data["version"])
+            model = self._records.get("models", name)
+            number = (model.data["latest"] if model else 0) + 1
+            made = ModelVersion(
+                name,
+                number,
+                servable,
+                blobs,
+                spec or {},
+                metrics or {},
+                parameters or {},
+                signature or Signature(),
+                lineage or Lineage(),
+                run_id,
+                self._clock.now(),
+            )
+            state = dict(model.data) if model else {"aliases": {}, "history": {}}
+            try:
+                self._records.commit(
+                    Put("models", name, {**state, "latest": number}, model.revision if model else ABSENT),
+                    Put("versions", _key(name, number), made.to_dict(), ABSENT),
+                    Put("registrations", f"{name}/{run_id}", {"version": number}, ABSENT),
+                    self._audit(who, "register", name, number, f"run {run_id}"),
+                )
+            except ConflictError:
+                continue  # another process registered in between: take the next number
+            return made
+        raise ConflictError(f"model {name!r} is being changed by too many processes", hint="try again")
+
+    def promote(self, name: str, version: int, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> None:
+        """Point an alias at a version. The version before it is kept for `rollback`.
+
+        Raises:
+            NotFoundError: there is no such model or version.
+            ConflictError: another process moved the alias at the same time.
+        """
+        self._version(name, version)
+        model = self._model(name)
+        if model.data["aliases"].get(alias) == version:
+            return
+        self._move(model, alias, version, [*model.data["history"].get(alias, []), version], "promote", why, who)
+
+    def rollback(self, name: str, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> ModelVersion:
+        """Point an alias back at the version that it pointed at before; returns that version.
+
+        Raises:
+            NotFoundError: there is no version to go back to.
+        """
+        model = self._model(name)
+        history = model.data["history"].get(alias, [])
+        if len(history) < 2:
+            raise NotFoundError(
+                f"{name}@{alias} has no earlier version to go back to",
+                hint=f"promote another one: noria models promote {name}@VERSION",
+            )
+        self._move(model, alias, history[-2], history[:-1], "rollback", why, who)
+        return self._version(name, history[-2])
+
+    def get(self, label: str, version: int | str | None = None) -> ModelVersion:
+        """A version by number or alias: `get("movies@3")`, `get("movies", 3)`; the champion by default."""
+        name, in_label = parse_label(label)
+        wanted = str(version if version is not None else in_label or CHAMPION)
+        if wanted.isdigit():
+            return self._version(name, int(wanted))
+        aliases = self._model(name).data["aliases"]
+        if wanted not in aliases:
+            raise NotFoundError(
+                f"model {name!r} has no {wanted}", hint=f"aliases: {allowed(aliases, wanted).removeprefix('allowed: ')}"
+            )
+        return self._version(name, aliases[wanted])
+
+    def models(self) -> dict[str, dict[str, int]]:
+        """Every model's name with its aliases."""
+        return {record.key: dict(record.data["aliases"]) for record in self._records.list("models")}
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, the newest first."""
+        self._model(name)
+        found = self._records.list("versions", f"{name}@", newest_first=True)
+        return [ModelVersion.from_dict(record.data) for record in found]
+
+    def files(self, version: ModelVersion) -> dict[str, Path]:
+        """The version's files on the local disk, their checksums verified.
+
+        Raises:
+            IntegrityError: a file is not what was registered.
+        """
+        return {file: self._blobs.path(blob.digest) for file, blob in version.files.items()}
+
+    def audit(self, name: str | None = None) -> list[AuditEntry]:
+        """Everything that was done to a model (or to all), the newest first."""
+        entries = [AuditEntry(**record.data) for record in self._records.list("audit", newest_first=True)]
+        return [entry for entry in entries if name in (None, entry.model)]
+
+    def _move(
+        self, model: Record, alias: str, version: int, history: list[int], action: str, why: str, who: str | None
+    ) -> None:
+        data = dict(model.data)
+        data["aliases"] = {**data["aliases"], alias: version}
+        data["history"] = {**data["history"], alias: history}
+        self._records.commit(
+            Put("models", model.key, data, model.revision),
+            self._audit(who, f"{action} {alias}", model.key, version, why),
+        )
+
+    def _model(self, name: str) -> Record:
+        model = self._records.get("models", name)
+        if model is None:
+            names = [record.key for record in self._records.list("models")]
+            raise NotFoundError(
+                f"there is no model {name!r}", hint=allowed(names, name) if names else "call `noria run`"
+            )
+        return model
+
+    def _version(self, name: str, number: int) -> ModelVersion:
+        record = self._records.get("versions", _key(name, number))
+        if record is None:
+            latest = self._model(name).data["latest"]
+            raise NotFoundError(f"model {name!r} has no version {number}", hint=f"its versions are 1 to {latest}")
+        return ModelVersion.from_dict(record.data)
+
+    def _audit(self, who: str | None, action: str, name: str, version: int, why: str) -> Put:
+        now = self._clock.now()
+        entry = {
+            "at": to_iso(now),
+            "who": who or _user(),
+            "action": action,
+            "model": name,
+            "version": version,
+            "why": why,
+        }
+        return Put("audit", f"{now:020d}-{secrets.token_hex(4)}", entry, ABSENT)
+
+
+def _key(name: str, number: int) -> str:
+    return f"{name}@{number:08d}"  # so that the order of keys is the order of versions
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry
+        return "unknown"

@@ -1,0 +1,88 @@
+"""A model version: what was trained, from what, how good it is, and the bytes that answer requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from noria.core import ConfigError
+from noria.storage import Blob
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives: column to type as in a `Schema`, and one example request."""
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    example: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a version comes from, in enough detail to train it again.
+
+    Attributes:
+        data: each source's table version.
+        features: each feature group's definition hash.
+        code: the state of the code: `git` commit (with `+changes` when the tree is dirty), `system` (digest of
+            `system.py`), versions of Python and of the libraries.
+    """
+
+    data: dict[str, str] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One immutable version of a model.
+
+    Attributes:
+        servable: the loader that can answer with it: a name among the entry points `noria.servables`.
+        files: the artifact: file name to checksum and size; the bytes are in the blob store.
+        spec: what the loader needs beside the files, as plain JSON data.
+        metrics: as judged before registration: name to value, or to [value, low, high].
+        created: microseconds since 1970.
+    """
+
+    name: str
+    version: int
+    servable: str
+    files: dict[str, Blob]
+    spec: dict[str, Any]
+    metrics: dict[str, Any]
+    parameters: dict[str, Any]
+    signature: Signature
+    lineage: Lineage
+    run_id: str
+    created: int
+
+    @property
+    def label(self) -> str:
+        """`movies@3`."""
+        return f"{self.name}@{self.version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The version as plain JSON data."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ModelVersion:
+        """The reverse of `to_dict`."""
+        return msgspec.convert(data, ModelVersion)
+
+
+def parse_label(label: str) -> tuple[str, str | None]:
+    """Split `movies@3` or `movies@champion` into the model's name and the version or alias.
+
+    >>> parse_label("movies@3"), parse_label("movies")
+    (('movies', '3'), ('movies', None))
+    """
+    name, separator, rest = label.partition("@")
+    if not name or (separator and not rest):
+        raise ConfigError(f"{label!r} doesn't name a model", hint="write MODEL, MODEL@VERSION or MODEL@ALIAS")
+    return name, rest or None

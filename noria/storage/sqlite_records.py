@@ -1,0 +1,127 @@
+"""Records in one SQLite file: write-ahead log, every commit durable, several processes at once."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from noria.core import ConflictError, StorageError
+from noria.storage.records import ABSENT, Put, Record
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS records (
+    collection TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (collection, key)
+) WITHOUT ROWID
+"""
+_BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's commit."""
+
+T = TypeVar("T")
+
+
+class SqliteRecords:
+    """`Records` in the SQLite file `path`, which is made when it is missing."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._lock = threading.RLock()
+        self._closed = False
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise self._error(error) from error
+        try:
+            self._run(self._prepare)
+        except StorageError:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(_CREATE)
+
+    def get(self, collection: str, key: str) -> Record | None:
+        def read() -> Record | None:
+            row = self._connection.execute(
+                "SELECT key, revision, data FROM records WHERE collection = ? AND key = ?", (collection, key)
+            ).fetchone()
+            return _record(row) if row else None
+
+        return self._run(read)
+
+    def list(
+        self, collection: str, prefix: str = "", *, newest_first: bool = False, limit: int | None = None
+    ) -> list[Record]:
+        order = "DESC" if newest_first else "ASC"
+        # A key range, not LIKE: it uses the primary key, and `%` or `_` in a key mean themselves.
+        query = (
+            "SELECT key, revision, data FROM records WHERE collection = ? AND key >= ? AND key < ? "
+            f"ORDER BY key {order} LIMIT ?"
+        )
+        bounds = (collection, prefix, prefix + "\U0010ffff", -1 if limit is None else limit)
+        return self._run(lambda: [_record(row) for row in self._connection.execute(query, bounds)])
+
+    def commit(self, *changes: Put) -> None:
+        def write() -> None:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for change in changes:
+                    self._put(change)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+        self._run(write)
+
+    def _put(self, change: Put) -> None:
+        row = self._connection.execute(
+            "SELECT revision FROM records WHERE collection = ? AND key = ?", (change.collection, change.key)
+        ).fetchone()
+        revision = row[0] if row else ABSENT
+        if change.expect is not None and change.expect != revision:
+            raise ConflictError(
+                f"{change.collection} {change.key!r} was changed by another process "
+                f"(revision {revision}, expected {change.expect})",
+                hint="read it again and repeat the change",
+            )
+        self._connection.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+            (change.collection, change.key, revision + 1, msgspec.json.encode(change.data)),
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    def _run(self, work: Callable[[], T]) -> T:
+        with self._lock:
+            if self._closed:
+                raise StorageError(f"the records store {self._path} is closed")
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def _error(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"the records store {self._path} can't be used: {error}",
+            hint="check that the folder exists and is writable, that the disk isn't full and the file is SQLite's",
+        )
+
+
+def _record(row: tuple[str, int, bytes]) -> Record:
+    data: dict[str, Any] = msgspec.json.decode(row[2])
+    return Record(row[0], row[1], data)

@@ -1,0 +1,83 @@
+"""A URL chooses a store's backend.
+
+Each part has a table from scheme to backend: a new backend is one file and one line here. A plain path means the
+embedded default. Relative paths start at the project's folder; `sqlite:` URLs follow the usual database form, in
+which `sqlite:///name.db` is relative and `sqlite:////var/name.db` is absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from noria.core import ConfigError, allowed
+
+if TYPE_CHECKING:
+    from noria.storage.blobs import BlobStore
+    from noria.storage.online import OnlineStore
+    from noria.storage.records import Records
+    from noria.storage.tables import Table
+
+T = TypeVar("T")
+
+
+def open_table(url: str, name: str, root: Path | str = ".") -> Table:
+    """The table `name` in the table store at `url` (`file://`)."""
+
+    def delta(folder: Path) -> Table:
+        from noria.storage.delta_tables import DeltaLakeTable
+
+        return DeltaLakeTable(name, folder / name)
+
+    return _open("tables", url, root, "file", {"file": delta})
+
+
+def open_online(url: str, root: Path | str = ".") -> OnlineStore:
+    """The online store at `url` (`lmdb://`)."""
+
+    def lmdb(folder: Path) -> OnlineStore:
+        from noria.storage.lmdb_online import LmdbOnline
+
+        return LmdbOnline(folder)
+
+    return _open("online", url, root, "lmdb", {"lmdb": lmdb})
+
+
+def open_records(url: str, root: Path | str = ".") -> Records:
+    """The records store at `url` (`sqlite://`)."""
+
+    def sqlite(file: Path) -> Records:
+        from noria.storage.sqlite_records import SqliteRecords
+
+        return SqliteRecords(file)
+
+    return _open("records", url, root, "sqlite", {"sqlite": sqlite})
+
+
+def open_blobs(url: str, root: Path | str = ".") -> BlobStore:
+    """The blob store at `url` (`file://`)."""
+
+    def files(folder: Path) -> BlobStore:
+        from noria.storage.blobs import FileBlobs
+
+        return FileBlobs(folder)
+
+    return _open("blobs", url, root, "file", {"file": files})
+
+
+def _open(part: str, url: str, root: Path | str, default: str, backends: dict[str, Callable[[Path], T]]) -> T:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = default, url
+    if scheme not in backends:
+        raise ConfigError(
+            f"storage.{part} = {url!r}: there is no backend for {scheme}://",
+            hint=allowed([f"{s}://" for s in backends], f"{scheme}://"),
+            field=f"storage.{part}",
+        )
+    if scheme == "sqlite" and separator:
+        rest = rest.removeprefix("/")
+    if not rest:
+        raise ConfigError(f"storage.{part} = {url!r} names no path", field=f"storage.{part}")
+    return backends[scheme](Path(root) / rest)

@@ -1,0 +1,72 @@
+"""Workspace: the stores of one project, opened once, and what a component needs to run against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from noria.core import Clock, Component, Outcome, Progress, Settings, SystemClock
+from noria.storage.urls import open_blobs, open_online, open_records, open_table
+
+if TYPE_CHECKING:
+    from noria.storage.blobs import BlobStore
+    from noria.storage.online import OnlineStore
+    from noria.storage.records import Records
+    from noria.storage.tables import Table
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The stores that the settings name. Use it in a `with` block, or `close` it."""
+
+    settings: Settings
+    records: Records
+    blobs: BlobStore
+    online: OnlineStore
+    clock: Clock = field(default_factory=SystemClock)
+
+    @staticmethod
+    def open(settings: Settings | None = None, clock: Clock | None = None) -> Workspace:
+        """Open every store, making those that don't exist yet.
+
+        Raises:
+            ConfigError: a URL's scheme is unknown.
+            StorageError: a store can't be opened.
+        """
+        settings = settings or Settings.load()
+        urls, root = settings.storage, settings.root
+        return Workspace(
+            settings,
+            open_records(urls.records, root),
+            open_blobs(urls.blobs, root),
+            open_online(urls.online, root),
+            clock or SystemClock(),
+        )
+
+    def table(self, name: str) -> Table:
+        """The offline table of that name."""
+        return open_table(self.settings.storage.tables, name, self.settings.root)
+
+    def close(self) -> None:
+        """Close every store."""
+        self.records.close()
+        self.online.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@runtime_checkable
+class Runnable(Component, Protocol):
+    """A component that does work: `noria run` calls it when it is stale."""
+
+    def inputs(self, settings: Settings) -> dict[str, str]:
+        """Versions of what it reads from outside the system (files), by name; empty for most."""
+        ...
+
+    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+        """Do the work. Doing it twice under one `run_id` leaves the same result as doing it once."""
+        ...

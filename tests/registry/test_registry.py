@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from noria.core import IntegrityError, NotFoundError
+from noria.registry import ModelRegistry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> ModelRegistry:
+    return ModelRegistry(f"sqlite:///{tmp_path}/registry.db")
+
+
+def register(registry: ModelRegistry, run_id: str, data: bytes = b"model") -> int:
+    return registry.register("late", {"model.bin": data}, servable="tabular", run_id=run_id).version
+
+
+def test_versions_are_numbered_and_registration_is_idempotent(registry: ModelRegistry) -> None:
+    assert [register(registry, "a"), register(registry, "b"), register(registry, "a")] == [1, 2, 1]
+    assert [v.version for v in registry.versions("late")] == [2, 1]
+
+
+def test_what_was_registered_is_read_back(registry: ModelRegistry) -> None:
+    made = registry.register(
+        "late", {"w": b"\x00\x01"}, servable="tabular", run_id="a", metrics={"f1": [0.5, 0.4, 0.6]}, spec={"x": [1]}
+    )
+    assert registry.get("late@1") == made
+    assert registry.files(made)["w"].read_bytes() == b"\x00\x01"
+
+
+def test_promote_and_roll_back_with_audit(registry: ModelRegistry) -> None:
+    register(registry, "a"), register(registry, "b")
+    registry.promote("late", 1, why="first", who="ada")
+    registry.promote("late", 2, why="better", who="ada")
+    assert registry.get("late").version == 2
+    assert registry.rollback("late", why="worse after all").version == 1
+    assert registry.get("late@champion").version == 1
+    assert [e.action for e in registry.audit("late")] == [
+        "rollback champion",
+        "promote champion",
+        "promote champion",
+        "register",
+        "register",
+    ]
+    with pytest.raises(NotFoundError, match="no earlier version"):
+        registry.rollback("late")
+
+
+def test_errors_list_what_exists(registry: ModelRegistry) -> None:
+    with pytest.raises(NotFoundError, match="noria run"):
+        registry.get("late")
+    register(registry, "a")
+    with pytest.raises(NotFoundError, match="did you mean 'late'"):
+        registry.get("latte")
+    with pytest.raises(NotFoundError, match="versions are 1 to 1"):
+        registry.promote("late", 7)
+    with pytest.raises(NotFoundError, match="has no champion"):
+        registry.get("late")
+
+
+def test_a_corrupt_file_is_never_loaded(registry: ModelRegistry) -> None:
+    register(registry, "a")
+    version = registry.get("late@1")
+    file = registry.files(version)["model.bin"]
+    file.chmod(0o644)
+    file.write_bytes(b"evil!")
+    with pytest.raises(IntegrityError, match="corrupt"):
+        registry.files(version)
+    register(registry, "b")  # the same bytes again: mended
+    assert registry.files(version)["model.bin"].read_bytes() == b"model"
+
+
+def test_concurrent_registrations_lose_nothing(registry: ModelRegistry) -> None:
+    threads = [threading.Thread(target=register, args=(registry, f"run-{i}")) for i in range(20)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert sorted(v.version for v in registry.versions("late")) == list(range(1, 21))
+
+
+def test_concurrent_processes_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from noria.registry import ModelRegistry\n"
+        f"r = ModelRegistry('sqlite:///{tmp_path}/registry.db')\n"
+        "for i in range(10): r.register('late', {'m': b'x'}, servable='tabular', run_id=f'{sys.argv[1]}-{i}')\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(n)]) for n in range(3)]
+    assert [p.wait() for p in processes] == [0, 0, 0]
+    registry = ModelRegistry(f"sqlite:///{tmp_path}/registry.db")
+    assert sorted(v.version for v in registry.versions("late")) == list(range(1, 31))
