@@ -1,0 +1,125 @@
+"""The words of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import noria
+from noria.core.errors import NoriaError
+
+_EPILOG = """\
+start here:
+  noria demo                               the whole wheel on real ratings, in about a minute
+  noria init shop --template recommender   a project of your own; then: cd shop && noria run && noria serve
+
+A project is a folder with a system.py; settings are in noria.toml and in NORIA_* variables.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 an error that the user can put right, 2 wrong words."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 0
+    module, _, function = options.command.partition(":")
+    try:
+        status: int = getattr(importlib.import_module(f"noria.cli.{module}"), function)(options)
+        sys.stdout.flush()
+    except NoriaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was finished is kept\n")
+        return 130
+    except BrokenPipeError:  # the reader (`head`) has gone; keep the interpreter from writing at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "noria",
+        description="One Python package that runs a whole machine-learning system.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"noria {noria.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    project = argparse.ArgumentParser(add_help=False)
+    project.add_argument("--project", default=".", metavar="DIR", help="the folder with system.py (default: here)")
+    _add_start(commands)
+    _add_work(commands, project)
+    _add_models(commands, project)
+    return parser
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add(
+    commands: _Commands, name: str, command: str, help: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=parents)
+    made.set_defaults(command=command)
+    return made
+
+
+def _add_start(commands: _Commands) -> None:
+    demo = _add(commands, "demo", "demo:demo", "run the whole wheel on real movie ratings")
+    demo.add_argument("--dir", default="demo", help="the project folder to make or reuse (default: demo)")
+    demo.add_argument("--user", type=int, default=15, help="whose recommendations to show (default: 15)")
+    demo.add_argument("--port", type=int, help="the load balancer's port (default: 8080, or a free one)")
+    demo.add_argument("--once", action="store_true", help="stop after the report instead of serving until Ctrl-C")
+    demo.add_argument("--json", action="store_true", help="print the report as JSON; implies --once")
+    init = _add(commands, "init", "init:init", "write a new project folder")
+    init.add_argument("name", help="the folder to make")
+    init.add_argument("--template", default="recommender", metavar="NAME", help="recommender (default) or tabular")
+
+
+def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    run = _add(commands, "run", "run:run", "bring everything that is stale up to date", project)
+    run.add_argument("component", nargs="?", help="only this component and what it depends on")
+    run.add_argument("--full", action="store_true", help="run what is fresh too")
+    run.add_argument("--json", action="store_true", help="print the report as JSON")
+    serve = _add(commands, "serve", "serve:serve", "answer requests behind the load balancer until Ctrl-C", project)
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default: 8080)")
+    serve.add_argument("--replicas", type=int, help="server processes (default: 2)")
+    status = _add(commands, "status", "run:status", "show what is fresh, what is stale and why", project)
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)
+    graph.add_argument("--format", choices=["text", "json", "mermaid", "svg"], default="text")
+
+
+def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    models = _add(commands, "models", "models:list_models", "list, show, promote and roll back models", project)
+    actions = models.add_subparsers(title="actions", metavar="ACTION")
+    listing = _add(actions, "list", "models:list_models", "list every model's versions", project)
+    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    show = _add(actions, "show", "models:show", "show all that is known about a version, as JSON", project)
+    show.add_argument("label", metavar="MODEL[@VERSION]")
+    promote = _add(actions, "promote", "models:promote", "make a version the champion", project)
+    promote.add_argument("label", metavar="MODEL@VERSION")
+    promote.add_argument("--why", default="", help="the reason, for the audit trail")
+    rollback = _add(actions, "rollback", "models:rollback", "go back to the champion before", project)
+    rollback.add_argument("name", metavar="MODEL")
+    rollback.add_argument("--why", default="", help="the reason, for the audit trail")
+    recommend = _add(commands, "recommend", "models:recommend", "show a user's recommendations", project)
+    recommend.add_argument("user", help="the user's id")
+    recommend.add_argument("-k", type=int, default=10, help="how many (default: 10)")
+    recommend.add_argument("--model", metavar="MODEL[@VERSION]", help="which model (default: the only one)")
+    recommend.add_argument("--json", action="store_true", help="print the answer as JSON")
+    predict = _add(
+        commands, "predict", "models:predict", "predict for the rows of a CSV, Parquet or JSON-lines file", project
+    )
+    predict.add_argument("file", help="rows with the model's inputs, or with entity ids; - for CSV on standard input")
+    predict.add_argument("--model", metavar="MODEL[@VERSION]", help="which model (default: the only one)")
+    predict.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")

@@ -1,0 +1,156 @@
+"""`noria models`, `noria recommend` and `noria predict`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import Any
+
+import msgspec
+
+from noria.cli.project import load_system
+from noria.cli.show import json_out, out, say, table
+from noria.core import ConfigError, NotFoundError, Settings, to_iso
+from noria.registry import ModelRegistry, ModelVersion
+from noria.serving import Servable, load_servable
+from noria.storage import Workspace
+
+
+def list_models(options: Namespace) -> int:
+    """List every model's versions, the newest first."""
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        registry = ModelRegistry.of(workspace)
+        names = registry.models()
+        listing = [
+            (v, [a for a, n in names[v.name].items() if n == v.version]) for m in names for v in registry.versions(m)
+        ]
+    if getattr(options, "json", False):
+        json_out([{**version.to_dict(), "aliases": aliases} for version, aliases in listing])
+    elif not listing:
+        out("no models yet: call `noria run`")
+    else:
+        rows = [(v.label, ", ".join(a) or None, to_iso(v.created)[:19], metrics_text(v.metrics)) for v, a in listing]
+        out(table(("model", "alias", "registered (UTC)", "metrics"), rows))
+    return 0
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """`ndcg@10 0.0612 [0.05, 0.07]` and so on."""
+    parts = []
+    for name, value in metrics.items():
+        if isinstance(value, list):
+            parts.append(f"{name} {value[0]:.4f} [{value[1]:.4f}, {value[2]:.4f}]")
+        else:
+            parts.append(f"{name} {value:.4f}")
+    return ", ".join(parts)
+
+
+def show(options: Namespace) -> int:
+    """Show one version as JSON."""
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        json_out(ModelRegistry.of(workspace).get(options.label).to_dict())
+    return 0
+
+
+def promote(options: Namespace) -> int:
+    """Make a version the champion."""
+    name, _, number = options.label.partition("@")
+    if not number.isdigit():
+        raise ConfigError(f"{options.label!r} names no version", hint=f"write {name}@NUMBER; see `noria models list`")
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        ModelRegistry.of(workspace).promote(name, int(number), why=options.why)
+    out(f"{name}@{number} is the champion; running servers take it within a few seconds")
+    return 0
+
+
+def rollback(options: Namespace) -> int:
+    """Go back to the champion before."""
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        version = ModelRegistry.of(workspace).rollback(options.name, why=options.why)
+    out(f"{version.label} is the champion again; running servers take it within a few seconds")
+    return 0
+
+
+def recommend(options: Namespace) -> int:
+    """Answer one user's request in this process, with the same code as the server."""
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        servable = _servable(workspace, "recommend", options.model)
+        answer = _answer(servable, "recommend", {"user_id": _number_or_text(options.user), "k": options.k})
+        if options.json:
+            json_out(answer)
+            return 0
+        items = _item_rows(workspace, options.project, servable.model, [item["item_id"] for item in answer["items"]])
+    if answer.get("cold"):
+        say(f"user {options.user} is not known: these are the popular items")
+    texts = sorted({column for row in items.values() for column in row})
+    rows = [
+        (n, item["item_id"], item["score"], *(items.get(item["item_id"], {}).get(t) for t in texts))
+        for n, item in enumerate(answer["items"], 1)
+    ]
+    out(table(("#", "item_id", "score", *texts), rows, ("#", "item_id", "score")))
+    return 0
+
+
+def predict(options: Namespace) -> int:
+    """Predict for a file's rows with the same code as the server."""
+    from noria.cli.rows import read_rows, write_rows
+
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        servable = _servable(workspace, "predict", options.model)
+        rows = read_rows(options.file)
+        write_rows(rows, servable, as_json=options.json, out=sys.stdout)
+    return 0
+
+
+def _servable(workspace: Workspace, operation: str, label: str | None) -> Servable:
+    registry = ModelRegistry.of(workspace)
+    version = registry.get(label) if label else _only(registry, operation)
+    servable = load_servable(version, workspace)
+    if operation not in servable.operations:
+        raise ConfigError(f"model {version.label} can't {operation}", hint=f"it can: {', '.join(servable.operations)}")
+    return servable
+
+
+def _only(registry: ModelRegistry, operation: str) -> ModelVersion:
+    kind = {"recommend": "recommender", "predict": "tabular"}[operation]
+    found = [registry.get(name) for name, aliases in registry.models().items() if "champion" in aliases]
+    found = [version for version in found if version.servable == kind] or found
+    if len(found) != 1:
+        names = ", ".join(version.name for version in found)
+        raise NotFoundError(
+            f"there is {'more than one' if found else 'no'} model that can {operation}",
+            hint=f"choose one with --model: {names}" if found else "call `noria run` first",
+        )
+    return found[0]
+
+
+def _answer(servable: Servable, operation: str, request: dict[str, Any]) -> Any:
+    decoded = servable.decode(operation, msgspec.json.encode(request))
+    (answer,) = servable.answer(operation, [decoded])
+    if isinstance(answer, Exception):
+        raise answer
+    return msgspec.to_builtins(answer)
+
+
+def _item_rows(workspace: Workspace, project: str, model: str, ids: list[Any]) -> dict[Any, dict[str, Any]]:
+    """The text columns of the recommended items, by item id; empty when the system has no table of items."""
+    try:
+        part = load_system(project)[model]
+    except (ConfigError, NotFoundError):
+        return {}
+    items = getattr(part, "items", None)
+    if items is None or items.key is None:
+        return {}
+    import polars as pl
+
+    frame = workspace.table(items.name).read()
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String and name != items.key]
+    found = frame.filter(pl.col(items.key).is_in(ids)).select(items.key, *texts)
+    return {row[items.key]: {t: row[t] for t in texts} for row in found.iter_rows(named=True)}
+
+
+def _number_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,1 @@
+"""templates: the project folders that `noria init` writes, each with the code that writes its sample data."""

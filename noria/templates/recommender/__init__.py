@@ -1,0 +1,1 @@
+"""A recommender system: movie ratings in, recommended movies out."""

@@ -1,0 +1,1 @@
+"""A classifier on tables: will this flight be late?"""
