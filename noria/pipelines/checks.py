@@ -1,0 +1,173 @@
+"""Checks: what a source's values promise beyond their types. A row that breaks one goes to quarantine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from noria.core import ConfigError, Schema
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Check(Protocol):
+    """A rule for rows. Missing values break no check: whether they may be missing is the schema's business."""
+
+    @property
+    def name(self) -> str:
+        """The rule as it stands in reports: `rating between 0.5 and 5.0`."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        ...
+
+    def verify(self, schema: Schema) -> None:
+        """Raise a `ConfigError` if the rule makes no sense for this schema."""
+        ...
+
+    def bad(self) -> pl.Expr:
+        """True for each row that breaks the rule."""
+        ...
+
+
+def _numeric(check: Check, schema: Schema) -> None:
+    for column in check.columns:
+        if not schema[column].is_number:
+            raise ConfigError(
+                f"check {check.name!r}: column {column!r} is {schema[column].dtype}, not a number", field=column
+            )
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers within bounds, both included."""
+
+    column: str
+    low: float
+    high: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.column} between {self.low:g} and {self.high:g}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def verify(self, schema: Schema) -> None:
+        _numeric(self, schema)
+        if not self.low <= self.high:
+            raise ConfigError(f"check {self.name!r}: the lower bound is above the upper one")
+
+    def bad(self) -> pl.Expr:
+        import polars as pl
+
+        return ~pl.col(self.column).is_between(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Values out of a list."""
+
+    column: str
+    values: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        shown = ", ".join(map(str, self.values[:5])) + (", …" if len(self.values) > 5 else "")
+        return f"{self.column} one of {shown}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def verify(self, schema: Schema) -> None:
+        field = schema[self.column]
+        wanted: tuple[type, ...] = (str,) if field.dtype == "str" else (int, float, bool)
+        if not self.values or not all(isinstance(value, wanted) for value in self.values):
+            raise ConfigError(
+                f"check {self.name!r}: the values must be {field.dtype}, and at least one", field=self.column
+            )
+
+    def bad(self) -> pl.Expr:
+        import polars as pl
+
+        return ~pl.col(self.column).is_in(list(self.values))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Text in which a regular expression (Rust's syntax, no look-around) is found."""
+
+    column: str
+    pattern: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.column} matches {self.pattern}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def verify(self, schema: Schema) -> None:
+        import polars as pl
+
+        if schema[self.column].dtype != "str":
+            raise ConfigError(f"check {self.name!r}: column {self.column!r} is not text", field=self.column)
+        try:
+            re.compile(self.pattern)
+            pl.Series([""]).str.contains(self.pattern)
+        except (re.error, pl.exceptions.PolarsError) as error:
+            raise ConfigError(f"check {self.name!r}: not a regular expression: {error}", field=self.column) from error
+
+    def bad(self) -> pl.Expr:
+        import polars as pl
+
+        return ~pl.col(self.column).str.contains(self.pattern)
+
+
+@dataclass(frozen=True)
+class Unique:
+    """Values (of one column, or of several together) that stand in one row only; the first row is the good one."""
+
+    columns: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{', '.join(self.columns)} unique"
+
+    def verify(self, schema: Schema) -> None:
+        for column in self.columns:
+            _ = schema[column]
+
+    def bad(self) -> pl.Expr:
+        import polars as pl
+
+        present = pl.all_horizontal(pl.col(name).is_not_null() for name in self.columns)
+        return present & ~pl.struct(self.columns).is_first_distinct()
+
+
+def between(column: str, low: float, high: float) -> Check:
+    """The column's numbers lie within bounds, both included."""
+    return Between(column, low, high)
+
+
+def one_of(column: str, values: Sequence[Any]) -> Check:
+    """The column's values are out of a list."""
+    return OneOf(column, tuple(values))
+
+
+def matches(column: str, pattern: str) -> Check:
+    """A regular expression is found in the column's text; anchor it with `^` and `$` to match the whole."""
+    return Matches(column, pattern)
+
+
+def unique(*columns: str) -> Check:
+    """No two rows have the same values in these columns together."""
+    return Unique(columns)

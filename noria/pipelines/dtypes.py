@@ -1,0 +1,30 @@
+"""From a schema's types to those of Polars."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from noria.core import Field, Schema
+
+_TYPES: dict[str, pl.DataType] = {
+    "int8": pl.Int8(),
+    "int16": pl.Int16(),
+    "int32": pl.Int32(),
+    "int64": pl.Int64(),
+    "float32": pl.Float32(),
+    "float64": pl.Float64(),
+    "bool": pl.Boolean(),
+    "str": pl.String(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+
+
+def polars_type(field: Field) -> pl.DataType:
+    """The type under which a field is kept in tables; instants are UTC microseconds."""
+    return _TYPES[field.dtype]
+
+
+def polars_schema(schema: Schema) -> dict[str, pl.DataType]:
+    """The columns of a table with this schema."""
+    return {field.name: polars_type(field) for field in schema}

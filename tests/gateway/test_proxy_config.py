@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from noria.core.errors import ConfigError
+from noria.gateway import ProxyConfig, ProxyOptions, Upstream, render
+from noria.gateway.haproxy import binary
+from noria.gateway.proxy_config import waiting_room_lua
+
+
+def config(directory: Path, **options: Any) -> ProxyConfig:
+    servers = (Upstream("a", "127.0.0.1", 8001, ready=True), Upstream("b", "::1", 8002))
+    return ProxyConfig("127.0.0.1:18080", "127.0.0.1:18081", directory, servers, ProxyOptions(**options))
+
+
+def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
+    text = render(config(tmp_path, retried=("predict", "search")))
+    assert text == render(config(tmp_path, retried=("predict", "search")))
+    assert "server a 127.0.0.1:8001\n" in text
+    assert "server b [::1]:8002 disabled\n" in text
+    assert "disable-l7-retry unless METH_GET or METH_POST { path_end /predict /search }" in text
+    for line in ("option redispatch 1", "retry-on conn-failure empty-response", "option idle-close-on-response"):
+        assert line in text
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seconds=st.floats(1e-6, 1e5),
+    buffer_bytes=st.integers(16_384, 4 << 20),
+    retried=st.lists(st.from_regex(r"[a-z0-9_.~-]{1,12}", fullmatch=True), max_size=3).map(tuple),
+)
+def test_haproxy_accepts_what_the_options_accept(
+    tmp_path: Path, seconds: float, buffer_bytes: int, retried: tuple[str, ...]
+) -> None:
+    described = config(
+        tmp_path, queue_timeout=seconds, health_interval=seconds, buffer_bytes=buffer_bytes, retried=retried
+    )
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(render(described))
+    described.lua_file.write_text(waiting_room_lua(described.options))
+    check = subprocess.run([binary(), "-c", "-f", path], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr
+    assert "WARNING" not in check.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 0},
+        {"queue_timeout": -1.0},
+        {"buffer_bytes": 100},
+        {"retried": ("a b",)},
+        {"retried": ("x } deny\n",)},
+        {"certificate": Path("/nowhere.pem")},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        ProxyOptions(**options)
+    assert error.value.field in options
+
+
+def test_paths_that_haproxy_would_misread_are_refused() -> None:
+    with pytest.raises(ConfigError, match="can't use the path"):
+        render(config(Path("/tmp/a b\n daemon")))
