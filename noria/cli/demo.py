@@ -11,6 +11,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from noria.cli.init import write_project
 from noria.cli.project import load_system
@@ -56,9 +57,8 @@ def demo(options: Namespace) -> int:
         else:
             out(_text(result))
         if not (options.json or options.once) and sys.stdout.isatty():
-            say(
-                f"\nServing on {running.url} until Ctrl-C. Try:\n  curl {running.url}/recommend -d '{{\"user_id\": 15}}'"
-            )
+            say(f"\nServing on {running.url} until Ctrl-C. Try:")
+            say(f"  curl {running.url}/recommend -d '{{\"user_id\": {options.user}}}'")
             running.wait()
     return 0
 
@@ -87,7 +87,7 @@ def _free_port(host: str) -> int:
 
 
 def _ask(running: Supervisor, user: int) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(running.host, running.port, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(running.url).netloc, timeout=30)
     try:
         connection.request("POST", "/recommend", json.dumps({"user_id": user, "k": _K}))
         response = connection.getresponse()
@@ -117,6 +117,7 @@ def _result(system: System, settings: Settings, report: RunReport, user: int, an
         "rows": rows,
         "features": {name: run.notes["features"] for name, run in runs.items() if kinds[name] == "features"},
         "models": trained.notes["models"],
+        "users": trained.notes["users"],
         "promoted": {"model": answer["model"], "version": answer["version"]},
         "user_id": user,
         "recommendations": [{**item, "title": titles.get(item["item_id"])} for item in answer["items"]],
@@ -139,7 +140,7 @@ def _text(result: dict[str, Any]) -> str:
             f"rows       {rows['in']:,} in = {rows['out']:,} out + {rows['quarantined']:,} quarantined "
             f"+ {rows['filtered']:,} filtered",
             f"features   {features}",
-            "quality    on the newest ratings, every movie ranked; 95 % intervals",
+            f"quality    on the newest ratings of {result['users']} users, every movie ranked; 95 % intervals",
             table(("model", *names), quality),
             f"promoted   {promoted['model']} version {promoted['version']}",
             f"for user   {result['user_id']}, asked over HTTP through the load balancer:",

@@ -1,0 +1,85 @@
+"""RunDirectory: where one supervisor keeps its logs and sockets, and the lock that keeps a second one out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from noria.core.errors import BusyError, ConfigError
+
+_PREFIX = "noria-gateway-"
+_LONGEST = 48
+"""Characters of the place of that directory: a socket's path may have 107, to which HAProxy adds a temporary name."""
+
+
+class RunDirectory:
+    """A claimed directory; the claim ends with `release` or, whatever happens, with this process.
+
+    The path of a Unix socket has to be short, so for a long `path` the sockets are in a directory elsewhere. What an
+    earlier run left behind is removed, its logs are kept once more as `NAME.log.1`.
+
+    Args:
+        path: the directory; made when missing.
+
+    Raises:
+        BusyError: when another process has it.
+        ConfigError: when it can't be made or written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.logs = self.path / "logs"
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"can't write in {str(self.path)!r}: {error.strerror}", hint="choose another run directory"
+            ) from error
+        self._claim()
+        self._remove_leftovers()
+        self.sockets = _private_directory(self.path)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n{self.sockets}\n".encode(), 0)
+        for log in self.logs.glob("*.log"):
+            log.replace(log.with_suffix(".log.1"))
+
+    def log(self, name: str) -> Path:
+        """The log file of a process."""
+        return self.logs / f"{name}.log"
+
+    def release(self) -> None:
+        """Remove the sockets and let others have the directory."""
+        shutil.rmtree(self.sockets, ignore_errors=True)
+        os.close(self._lock)
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = self._record()[0]
+            os.close(self._lock)
+            raise BusyError(
+                f"process {owner} already runs a gateway in {str(self.path)!r}",
+                hint="stop it, or choose another run directory",
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        sockets = Path(self._record()[1])
+        if sockets.name.startswith(_PREFIX) and sockets.is_dir() and sockets.stat().st_uid == os.getuid():
+            shutil.rmtree(sockets, ignore_errors=True)
+
+    def _record(self) -> tuple[str, str]:
+        owner, sockets, *_ = (*os.pread(self._lock, 4096, 0).decode(errors="replace").splitlines(), "", "")
+        return owner or "(unknown)", sockets
+
+
+def _private_directory(beside: Path) -> Path:
+    """A new directory of mode 0700 whose path HAProxy can use: in the first of these places that is short enough."""
+    places = (str(beside), tempfile.gettempdir(), "/tmp")
+    place = next(p for p in places if p == "/tmp" or (len(p) <= _LONGEST and re.fullmatch(r"[\w/.+,@=-]+", p)))
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))

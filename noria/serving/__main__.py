@@ -1,0 +1,93 @@
+"""One server process: `python -m noria.serving --project DIR --port PORT MODEL …`.
+
+It needs no `system.py`: a model version carries all that it takes to answer. It looks at the registry every second
+and swaps a new champion in between two requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import sys
+
+from noria.core import NoriaError, Settings
+from noria.registry import ModelRegistry
+from noria.serving.keys import check_bind, parse_keys
+from noria.serving.loading import load_servable
+from noria.serving.server import Limits, ModelServer
+from noria.storage import Workspace
+from noria.telemetry import MetricsCollector, MLLogger
+
+FOLLOW_SECONDS = 1.0
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser("noria.serving", description="One model server.")
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--project", default=".")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--replica", default="0")
+    options = parser.parse_args()
+    try:
+        return _serve(options)
+    except NoriaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = Settings.load(options.project)
+    check_bind(options.host, settings.serve.api_keys)
+    logger = MLLogger(settings.state_dir / "logs" / f"server-{options.replica}.jsonl")
+    with Workspace.open(settings) as workspace:
+        registry = ModelRegistry.of(workspace)
+        servables = [load_servable(registry.get(model), workspace) for model in options.models]
+        server = ModelServer(
+            servables,
+            metrics=MetricsCollector(),
+            logger=logger,
+            api_keys=parse_keys(settings.serve.api_keys),
+            limits=Limits(max_body_bytes=settings.serve.max_body_bytes),
+        )
+        gc.collect()
+        gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
+        follower = _Follower(server, registry, workspace, logger)
+        server.run(options.host, options.port, background=[follower.follow])
+    logger.close()
+    return 0
+
+
+class _Follower:
+    """Keeps a server on the registry's champions."""
+
+    def __init__(self, server: ModelServer, registry: ModelRegistry, workspace: Workspace, logger: MLLogger) -> None:
+        self._server = server
+        self._registry = registry
+        self._workspace = workspace
+        self._logger = logger
+
+    async def follow(self) -> None:
+        """Look for new champions until cancelled; a registry that can't be read leaves the models as they are."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            for servable in list(self._server.servables):
+                try:
+                    await self._update(servable.model, servable.version)
+                except Exception as error:
+                    self._logger.log_error(error, model=servable.model)
+
+    async def _update(self, model: str, version: int) -> None:
+        champion = await asyncio.to_thread(self._registry.get, model)
+        if champion.version == version:
+            return
+        fresh = await asyncio.to_thread(load_servable, champion, self._workspace)
+        await asyncio.to_thread(fresh.warm_up)
+        self._server.swap(fresh)
+        self._logger.log("swap", model=model, before=version, after=champion.version)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Servable: the contract of what answers requests; trees, linear models and the recommender are such."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Servable(Protocol):
+    """A loaded model version. `noria.testing.ServableConformance` checks one of yours."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        ...
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What it can do: each is a route, `POST /predict` for `predict`."""
+        ...
+
+    def decode(self, operation: str, body: bytes) -> Any:
+        """Check a request's body.
+
+        Raises:
+            RequestError: it is wrong; the error names the field.
+        """
+        ...
+
+    def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Any]:
+        """Answer a batch of decoded requests, in order; each answer can be encoded as JSON.
+
+        An answer may be a `NoriaError`, which concerns that request alone. An answer doesn't depend on the other
+        requests of its batch.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Do once what makes first requests slow."""
+        ...
+
+    def describe(self, operation: str) -> dict[str, Any]:
+        """JSON schemas `request` and `response`, their `components` by name, and an `example` request."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
+        ...

@@ -1,0 +1,32 @@
+"""training: from features and labels to a judged model.
+
+A `ModelTrainingPipeline` joins each label with the features as of its time, splits the rows (`TimeSplit`,
+`RandomSplit`), fits the steps and the estimator on the training part only, judges them on the other part beside a
+baseline, and registers the version with all that is needed to answer and to train it again. The version leaves as a
+servable: `POST /predict`, by entity ids or with the features in the body.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noria.training.metrics import METRICS
+    from noria.training.pipeline import ModelTrainingPipeline
+    from noria.training.splits import LeaveLastOut, RandomSplit, Split, TimeSplit
+
+_ORIGIN = {
+    "LeaveLastOut": "splits",
+    "METRICS": "metrics",
+    "ModelTrainingPipeline": "pipeline",
+    "RandomSplit": "splits",
+    "Split": "splits",
+    "TimeSplit": "splits",
+}
+
+__all__ = ["METRICS", "LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "Split", "TimeSplit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ORIGIN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)

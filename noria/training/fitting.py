@@ -1,0 +1,168 @@
+"""The steps of a training run: join, split, fit, judge, register, promote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from noria.core import DataError, Outcome, Progress, task
+from noria.features import FeatureStore
+from noria.pipelines import fit_steps, steps_to_dict
+from noria.registry import Lineage, ModelRegistry, Signature, code_state
+from noria.storage import Workspace
+from noria.training.estimator import FILE as MODEL_FILE
+from noria.training.estimator import Estimator, dump, fresh_copy, scores
+from noria.training.inputs import ModelInputs, to_matrix
+from noria.training.metrics import METRICS, check_metrics, judge
+
+if TYPE_CHECKING:
+    from noria.training.pipeline import ModelTrainingPipeline
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Joined rows: inputs, the value to predict, and event times in microseconds (None without a time column)."""
+
+    inputs: pl.DataFrame
+    target: NDArray[Any]
+    times: NDArray[np.int64] | None
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that has been judged on rows that it didn't learn from."""
+
+    estimator: Estimator
+    inputs: ModelInputs
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    trained_on: int
+    tested_on: int
+
+
+def train_and_register(
+    pipeline: ModelTrainingPipeline, workspace: Workspace, run_id: str, progress: Progress
+) -> Outcome:
+    """Everything that a run of the pipeline does."""
+    check_metrics(tuple(pipeline.metrics))
+    versions = {name: str(workspace.table(name).version()) for name in _sources(pipeline)}
+    with task(progress, f"{pipeline.name}: join features"):
+        examples = join(pipeline, workspace)
+    with task(progress, f"{pipeline.name}: fit and judge"):
+        fitted = fit(pipeline, examples, workspace.settings.run.seed)
+    schema = pipeline.input_schema()
+    registry = ModelRegistry.of(workspace)
+    version = registry.register(
+        pipeline.name,
+        {MODEL_FILE: dump(fitted.estimator)},
+        servable="tabular",
+        run_id=run_id,
+        spec={
+            "inputs": schema.to_dict(),
+            "columns": list(pipeline.columns),
+            "steps": steps_to_dict(fitted.inputs.steps),
+            "groups": [group.online_spec().to_dict() for group in pipeline.groups],
+            "entities": {group.entity: pipeline.labels.schema[group.entity].spec() for group in pipeline.groups},
+        },
+        metrics=fitted.metrics,
+        parameters=pipeline.to_dict(),
+        signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
+        lineage=Lineage(
+            versions, {g.name: g.definition_hash() for g in pipeline.groups}, code_state(workspace.settings.root)
+        ),
+    )
+    verdict = _verdict(pipeline.metrics[0], fitted)
+    if verdict.startswith("better"):
+        registry.promote(pipeline.name, version.version, why=verdict)
+    notes = {
+        "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
+        "version": version.version,
+        "verdict": verdict,
+        "trained_on": fitted.trained_on,
+        "tested_on": fitted.tested_on,
+    }
+    rows = {
+        "in": len(examples.target) + examples.skipped,
+        "out": len(examples.target),
+        "without label": examples.skipped,
+    }
+    return Outcome(str(version.version), rows, notes)
+
+
+def join(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Examples:
+    """The labels that have a target, with every feature as of their time.
+
+    Raises:
+        DataError: no row has a target.
+    """
+    labels = workspace.table(pipeline.labels.name).read()
+    target = pl.col(pipeline.target) if isinstance(pipeline.target, str) else pipeline.target
+    labelled = labels.with_columns(target.alias("__target__")).filter(pl.col("__target__").is_not_null())
+    if labelled.is_empty():
+        raise DataError(
+            f"model {pipeline.name!r}: none of the {len(labels)} rows of {pipeline.labels.name!r} has a target",
+            hint="check the target's expression and its column",
+        )
+    times = None
+    if pipeline.labels.time is not None:
+        times = labelled[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)
+    joined = labelled
+    if pipeline.groups:
+        store = FeatureStore(workspace)
+        joined = store.training_set(labelled, pipeline.groups, time=str(pipeline.labels.time))
+    inputs = joined.select(pipeline.input_schema().names)
+    return Examples(inputs, labelled["__target__"].to_numpy(), times, len(labels) - len(labelled))
+
+
+def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int) -> Fitted:
+    """Fit steps and estimator on the training part, judge both on the test part.
+
+    Raises:
+        DataError: the training part has only one class.
+    """
+    train, test = pipeline.split.masks(examples.times, len(examples.target), seed)
+    truth, held_out = examples.target[train], examples.target[test]
+    if len(np.unique(truth)) < 2:
+        raise DataError(
+            f"model {pipeline.name!r}: all {len(truth)} training rows have the target {truth[0]!r}",
+            hint="a model needs examples of at least two values; check the target and the split",
+        )
+    fitted_steps, frame = fit_steps(pipeline.steps, examples.inputs.filter(pl.Series(train)))
+    if len(frame) != len(truth):
+        raise DataError("steps of a model may not drop rows", hint="drop them with steps of the source instead")
+    estimator = fresh_copy(pipeline.model)
+    estimator.fit(to_matrix(frame), truth)
+    inputs = ModelInputs(pipeline.input_schema(), tuple(fitted_steps))
+    matrix = inputs.matrix(examples.inputs.filter(pl.Series(test)))
+    names = tuple(pipeline.metrics)
+    metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
+    return Fitted(estimator, inputs, metrics, _baseline(names, truth, held_out), int(train.sum()), int(test.sum()))
+
+
+def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:
+    """What the most frequent value (of a class) or the mean (of a number) would score."""
+    values, counts = np.unique(truth, return_counts=True)
+    regression = truth.dtype.kind == "f"
+    guess = truth.mean() if regression else values[counts.argmax()]
+    share = np.full(len(held_out), float(np.mean(truth == values[-1])))
+    return judge(names, held_out, np.full(len(held_out), guess), share)
+
+
+def _verdict(metric: str, fitted: Fitted) -> str:
+    value, baseline = fitted.metrics[metric], fitted.baseline[metric]
+    better = value > baseline if METRICS[metric].greater_is_better else value < baseline
+    return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
+
+
+def _sources(pipeline: ModelTrainingPipeline) -> tuple[str, ...]:
+    sources = (source for group in pipeline.groups for source in group.dependencies)
+    return tuple(dict.fromkeys((pipeline.labels.name, *sources)))
+
+
+def _example(pipeline: ModelTrainingPipeline, examples: Examples) -> dict[str, Any]:
+    return {"instances": examples.inputs.head(1).to_dicts()}

@@ -1,0 +1,129 @@
+"""`ModelTrainingPipeline`: from features and labels to a judged, registered model, as one component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
+from noria.features import FeatureGroup
+from noria.pipelines import Source
+from noria.storage import Workspace
+from noria.training.splits import Split, TimeSplit
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from noria.pipelines import Step
+    from noria.training.estimator import Estimator
+
+
+@dataclass(frozen=True)
+class ModelTrainingPipeline:
+    """Trains an estimator on labels joined with features as of each label's time, judges it, and registers it.
+
+    Attributes:
+        name: of the component and of the model in the registry.
+        labels: the source with one row per example.
+        target: what to predict: a column of the labels or an expression on them; rows where it is null are left out.
+        features: the model's inputs: names of the labels' columns, and feature groups.
+        model: anything with `fit` and `predict`.
+        steps: transformations, fitted on the training part only.
+        split: which rows judge.
+        metrics: names from `noria.training.METRICS`; the first one decides about promotion.
+
+    Raises:
+        ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
+    """
+
+    name: str
+    labels: Source
+    target: str | pl.Expr
+    features: Sequence[str | FeatureGroup]
+    model: Estimator
+    steps: Sequence[Step] = ()
+    split: Split = field(default_factory=TimeSplit)
+    metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
+    description: str = "Learns from past examples to predict new ones."
+    kind: str = field(default="training", init=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "model")
+        if not self.features:
+            raise ConfigError(f"model {self.name!r} has no features", hint=allowed(self.labels.schema.names))
+        for column in (*self.columns, *(group.entity for group in self.groups)):
+            self._check_column(column)
+        if isinstance(self.target, str):
+            self._check_column(self.target)
+        if self.groups and self.labels.time is None:
+            raise ConfigError(
+                f"model {self.name!r}: source {self.labels.name!r} has no event time to join features by",
+                hint="give its schema a Timestamp column",
+            )
+
+    def _check_column(self, column: str) -> None:
+        schema = self.labels.schema
+        if column not in schema:
+            raise ConfigError(
+                f"model {self.name!r}: source {self.labels.name!r} has no column {column!r}",
+                hint=allowed(schema.names, column),
+                field=column,
+            )
+        if column in self.columns and schema[column].dtype in ("timestamp", "date"):
+            raise ConfigError(
+                f"model {self.name!r}: column {column!r} is an instant, and a model reads numbers, text or Booleans",
+                hint="leave it out, or add a column with the hour or the month",
+                field=column,
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The inputs that are columns of the labels."""
+        return tuple(part for part in self.features if isinstance(part, str))
+
+    @property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """The inputs that are feature groups."""
+        return tuple(part for part in self.features if not isinstance(part, str))
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """The labels' source and the feature groups, and the groups' own sources."""
+        sources = (source for group in self.groups for source in group.dependencies)
+        return tuple(dict.fromkeys((self.labels.name, *(group.name for group in self.groups), *sources)))
+
+    def to_dict(self) -> dict[str, Any]:
+        from noria.training.estimator import definition
+
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "labels": self.labels.name,
+            "target": str(self.target),
+            "features": [part if isinstance(part, str) else part.to_dict() for part in self.features],
+            "model": definition(self.model),
+            "steps": [step.to_dict() for step in self.steps],
+            "split": self.split.to_dict(),
+            "metrics": list(self.metrics),
+        }
+
+    def inputs(self, settings: Settings) -> dict[str, str]:
+        """Nothing from outside the system."""
+        return {}
+
+    def input_schema(self) -> Schema:
+        """The model's inputs by name; a group's features are named `group.feature` and may be missing."""
+        own = {name: self.labels.schema[name].spec() for name in self.columns}
+        looked_up = {name: spec for group in self.groups for name, spec in group.output_schema().items()}
+        return Schema.of({**own, **looked_up})
+
+    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+        """Join, split, fit, judge, register; the version becomes the champion if it beats the baseline."""
+        from noria.training.fitting import train_and_register
+
+        return train_and_register(self, workspace, run_id, progress)
+
+    def definition_hash(self) -> str:
+        """A hash of the whole definition."""
+        return fingerprint(self.to_dict())

@@ -1,0 +1,155 @@
+"""Answering `POST /predict` with a registered tabular model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from noria.core import NoriaError, RequestError, Schema
+from noria.features import OnlineReader, OnlineSpec
+from noria.pipelines import steps_from_dict
+from noria.registry import ModelRegistry, ModelVersion
+from noria.serving.bodies import decode
+from noria.storage import Workspace
+from noria.training.estimator import FILE, Estimator, scores
+from noria.training.estimator import load as load_estimator
+from noria.training.inputs import ModelInputs
+
+MAX_ROWS = 10_000
+"""The most rows that one request may hold."""
+
+_RANGES = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """A response: one prediction for each row, in order; `scores` are the positive class's probabilities."""
+
+    predictions: list[Any]
+    model: str
+    version: int
+    scores: list[float] | None = None
+
+
+class TabularServable:
+    """Keeps the `Servable` contract for an estimator with its fitted steps and its feature groups."""
+
+    operations = ("predict",)
+
+    def __init__(
+        self,
+        version: ModelVersion,
+        estimator: Estimator,
+        inputs: ModelInputs,
+        reader: OnlineReader | None,
+        entities: Mapping[str, str],
+        columns: Sequence[str],
+    ) -> None:
+        self.model = version.name
+        self.version = version.version
+        self._example = version.signature.example
+        self._estimator = estimator
+        self._inputs = inputs
+        self._reader = reader
+        self._entities = entities
+        self._columns = columns
+        self._request = self._request_type()
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
+
+    def _request_type(self) -> type[msgspec.Struct]:
+        """A body has `instances` with every input, or `entities` with ids and the rows' own columns."""
+        instance = _row_type("Instance", self._inputs.schema.to_dict())
+        fields: list[Any] = [("instances", _rows_of(instance), None)]
+        if self._reader is not None:
+            own = {name: self._inputs.schema[name].spec() for name in self._columns}
+            entity = _row_type("Entity", {**self._entities, **own})
+            fields.append(("entities", _rows_of(entity), None))
+        return msgspec.defstruct("PredictRequest", fields, forbid_unknown_fields=True)
+
+    def decode(self, operation: str, body: bytes) -> Any:
+        request: Any = decode(self._decoder, body)
+        given = [name for name in ("instances", "entities") if getattr(request, name, None) is not None]
+        if len(given) != 1:
+            ways = "instances" if self._reader is None else "exactly one of instances and entities"
+            raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
+        return request
+
+    def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
+        rows: list[tuple[Any, ...]] = []
+        ends: list[int] = []
+        for request in requests:
+            if request.instances is not None:
+                rows += [msgspec.structs.astuple(row) for row in request.instances]
+            else:
+                rows += self._look_up(request.entities)
+            ends.append(len(rows))
+        matrix = self._inputs.matrix(self._inputs.frame(rows))
+        predictions = np.asarray(self._estimator.predict(matrix)).tolist()
+        probabilities = scores(self._estimator, matrix)
+        likely = None if probabilities is None else probabilities.tolist()
+        starts = [0, *ends[:-1]]
+        return [
+            Answer(predictions[a:b], self.model, self.version, None if likely is None else likely[a:b])
+            for a, b in zip(starts, ends, strict=True)
+        ]
+
+    def _look_up(self, entities: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows in the order of the inputs: the request's own columns, then each group's features."""
+        reader = self._reader
+        if reader is None:
+            raise RequestError("this model looks no features up", status=422, field="entities")
+        values: dict[str, list[Any]] = {}
+        for spec in reader.specs:
+            ids = [getattr(entity, _attribute(spec.entity)) for entity in entities]
+            values |= reader.read(spec.group, ids).columns
+        for name in self._columns:
+            values[name] = [getattr(entity, _attribute(name)) for entity in entities]
+        return list(zip(*(values[name] for name in self._inputs.schema.names), strict=True))
+
+    def warm_up(self) -> None:
+        if self._example:
+            self.answer("predict", [self.decode("predict", msgspec.json.encode(self._example))])
+
+    def describe(self, operation: str) -> dict[str, Any]:
+        (request, response), parts = msgspec.json.schema_components(
+            [self._request, Answer], ref_template="#/components/schemas/{name}"
+        )
+        return {"request": request, "response": response, "components": parts, "example": self._example}
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+def _attribute(name: str) -> str:
+    # Inputs are named `group.feature`, or whatever a column is called; Python attributes can't be.
+    return "f_" + name.encode().hex()
+
+
+def _rows_of(row: Any) -> Any:
+    return Annotated[list[row] | None, msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+
+
+def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for field in Schema.of(specs):
+        kind: Any = {"bool": bool, "str": str}.get(field.dtype, float)
+        if field.dtype in _RANGES:
+            bits = _RANGES[field.dtype]
+            kind = Annotated[int, msgspec.Meta(ge=-(2**bits), le=2**bits - 1)]
+        name = _attribute(field.name)
+        fields.append((name, kind | None, None) if field.nullable else (name, kind))
+    names = {_attribute(name): name for name in specs}
+    # Keyword-only, so that a field that may be missing can stand before one that may not: the order is the schema's.
+    return msgspec.defstruct(title, fields, rename=names, forbid_unknown_fields=True, kw_only=True)
+
+
+def load(version: ModelVersion, workspace: Workspace) -> TabularServable:
+    """The loader that the entry point `tabular` names."""
+    spec = version.spec
+    inputs = ModelInputs(Schema.of(spec["inputs"]), tuple(steps_from_dict(spec["steps"])))
+    estimator = load_estimator(ModelRegistry.of(workspace).files(version)[FILE])
+    groups = [OnlineSpec.from_dict(group) for group in spec["groups"]]
+    reader = OnlineReader(workspace.online, groups, workspace.clock) if groups else None
+    return TabularServable(version, estimator, inputs, reader, spec["entities"], spec["columns"])
