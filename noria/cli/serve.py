@@ -9,7 +9,7 @@ from pathlib import Path
 
 from noria.cli.project import load_system
 from noria.cli.show import out, say
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, Settings, SystemClock, to_iso
 from noria.gateway import Supervisor
 from noria.registry import ModelRegistry
 from noria.serving.keys import check_bind
@@ -71,4 +71,12 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         host=settings.serve.host,
         port=settings.serve.port,
         run_dir=Path(settings.state_dir) / "serve",
+        on_event=_tell,
     )
+
+
+def _tell(event: str, **fields: object) -> None:
+    """A line for each thing that happens to the servers; details are in their logs."""
+    who = fields.get("replica", "the load balancer")
+    cause = str(fields.get("cause", "")).partition("; the last lines")[0]
+    say(f"{to_iso(SystemClock().now())[:19]}  {who}: {event.partition('_')[2]}{f', {cause}' if cause else ''}")

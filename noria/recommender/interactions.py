@@ -182,7 +182,7 @@ def _encode(values: NDArray[Any], ids: ArrayLike | None, what: str) -> tuple[NDA
     unknown = np.flatnonzero(at < 0)
     if len(unknown):
         raise DataError(
-            f"{len(unknown)} events name an unknown {what}, first {values[unknown[0]]!r} in row {unknown[0]}",
+            f"{len(unknown)} events name an unknown {what}, first {values[unknown[0]].item()!r} in row {unknown[0]}",
             hint=f"add it to {what}_ids, or leave these events out",
             field=what,
         )

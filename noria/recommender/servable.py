@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core import NoriaError
+from noria.core.bodies import decode
 from noria.recommender.artifact import load as load_files
 from noria.recommender.interactions import Interactions, positions
 from noria.recommender.ranking import top_k
 from noria.recommender.retriever import FittedRetriever
 from noria.recommender.retrievers import retriever_from_dict
 from noria.registry import ModelRegistry, ModelVersion
-from noria.serving.bodies import decode
 from noria.storage import Workspace
 
 MAX_K = 1000

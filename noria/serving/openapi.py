@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
-import noria
 from noria.serving.servable import Servable
 
 _PROBLEM = {
@@ -43,7 +43,7 @@ def document(servables: Sequence[Servable], default: dict[str, Servable]) -> dic
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "noria", "version": noria.__version__},
+        "info": {"title": "noria", "version": metadata.version("noria")},
         "paths": paths,
         "components": {"schemas": schemas},
     }

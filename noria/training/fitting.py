@@ -165,4 +165,6 @@ def _sources(pipeline: ModelTrainingPipeline) -> tuple[str, ...]:
 
 
 def _example(pipeline: ModelTrainingPipeline, examples: Examples) -> dict[str, Any]:
-    return {"instances": examples.inputs.head(1).to_dicts()}
+    """The first row, of those that have everything if there is one."""
+    complete = examples.inputs.drop_nulls()
+    return {"instances": (complete if len(complete) else examples.inputs).head(1).to_dicts()}

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from noria.core import NoriaError, RequestError, Schema
+from noria.core.bodies import decode
 from noria.features import OnlineReader, OnlineSpec
 from noria.pipelines import steps_from_dict
 from noria.registry import ModelRegistry, ModelVersion
-from noria.serving.bodies import decode
 from noria.storage import Workspace
 from noria.training.estimator import FILE, Estimator, scores
 from noria.training.estimator import load as load_estimator
@@ -128,7 +128,7 @@ def _attribute(name: str) -> str:
 
 
 def _rows_of(row: Any) -> Any:
-    return Annotated[list[row] | None, msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+    return Annotated[list[row], msgspec.Meta(min_length=1, max_length=MAX_ROWS)] | None
 
 
 def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:

@@ -110,7 +110,7 @@ def test_bootstrap_covers_the_true_mean_as_often_as_it_says() -> None:
     assert 0.90 <= covered <= 0.99
 
 
-def test_bootstrap_is_seeded_and_bounded_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_is_seeded_and_works_in_blocks() -> None:
     values = np.random.default_rng(0).random(5000)
     assert bootstrap(values, 1) == bootstrap(values, 1) != bootstrap(values, 2)
     interval = bootstrap(np.ones(3_000_000), resamples=3)  # more values than one block holds

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from noria.core import RequestError
+from noria.core.errors import RequestError
 
 T = TypeVar("T")
 
