@@ -15,25 +15,15 @@ movies = nr.Source(
     key="item_id",
 )
 
-taste = nr.FeatureGroup(
-    "taste",
-    entity="user_id",
-    source=ratings,
-    features={
-        "ratings_30d": nr.count(window="30d"),
-        "mean_rating": nr.mean("rating"),
-        "last_items": nr.last("item_id", n=50),
-    },
-)
-popularity = nr.FeatureGroup(
-    "popularity",
-    entity="item_id",
-    source=ratings,
-    features={
-        "ratings_7d": nr.count(window="7d"),
-        "mean_rating": nr.mean("rating", window="365d"),
-    },
-)
+taste = nr.FeatureGroup("taste", entity="user_id", source=ratings, features={
+    "ratings_30d": nr.count(window="30d"),
+    "mean_rating": nr.mean("rating"),
+    "last_items": nr.last("item_id", n=50),
+})
+popularity = nr.FeatureGroup("popularity", entity="item_id", source=ratings, features={
+    "ratings_7d": nr.count(window="7d"),
+    "mean_rating": nr.mean("rating", window="365d"),
+})
 
 movies_for_you = nr.RecommenderSystem(
     "movies-for-you",
