@@ -154,13 +154,14 @@ def similar_rows(start, stop, near, similarity, item_users, user_items, norms, s
                     touched[count] = other
                     count += 1
                 totals[other] += weight * user_items.weights[b]
+        row_near, row_similarity = near[item], similarity[item]
         size = 0
         for c in range(count):
             other = touched[c]
             if other != item:
                 cosine = totals[other] / (norms[item] * norms[other] + shrink)
-                size = _push(similarity[item], near[item], size, np.float32(cosine), other)
-        _finish(similarity[item], near[item], size)
+                size = _push(row_similarity, row_near, size, np.float32(cosine), other)
+        _finish(row_similarity, row_near, size)
 
 
 @kernel()
@@ -179,15 +180,17 @@ def top_rows(best, items, scores, seen_indptr, seen_indices, users):
     """Fill rows of `best` and `items` with each row's highest scores, skipping the user's seen items."""
     for row in range(len(users)):
         at, end = seen_indptr[users[row]], seen_indptr[users[row] + 1]
+        row_best, row_items, row_scores = best[row], items[row], scores[row]  # a view per item would cost more
         size = 0
-        for item in range(scores.shape[1]):
+        for item in range(len(row_scores)):
             if at < end and seen_indices[at] == item:  # both rise, so one pointer keeps up
                 at += 1
                 continue
-            score = scores[row, item]
-            if score > -np.inf:  # neither NaN nor minus infinity
-                size = _push(best[row], items[row], size, score, np.int32(item))
-        _finish(best[row], items[row], size)
+            score = row_scores[item]
+            worst = row_best[0] if size == len(row_best) else -np.inf  # an equal one that came first stays
+            if score > worst:  # neither NaN nor minus infinity
+                size = _push(row_best, row_items, size, score, np.int32(item))
+        _finish(row_best, row_items, size)
 
 
 @kernel()
