@@ -118,6 +118,7 @@ def _result(system: System, settings: Settings, report: RunReport, user: int, an
         "features": {name: run.notes["features"] for name, run in runs.items() if kinds[name] == "features"},
         "models": trained.notes["models"],
         "users": trained.notes["users"],
+        "chosen": trained.notes["chosen"],
         "promoted": {"model": answer["model"], "version": answer["version"]},
         "user_id": user,
         "recommendations": [{**item, "title": titles.get(item["item_id"])} for item in answer["items"]],
@@ -133,7 +134,8 @@ def _text(result: dict[str, Any]) -> str:
         for model, metrics in result["models"].items()
     ]
     movies = [(n, item["title"], item["score"]) for n, item in enumerate(result["recommendations"], 1)]
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
+    stages = ("project", "run", "start servers", "request")
+    seconds = ", ".join(f"{name} {result['seconds'][name]:.2f}" for name in stages)
     return "\n".join(
         [
             "",
@@ -142,7 +144,7 @@ def _text(result: dict[str, Any]) -> str:
             f"features   {features}",
             f"quality    on the newest ratings of {result['users']} users, every movie ranked; 95 % intervals",
             table(("model", *names), quality),
-            f"promoted   {promoted['model']} version {promoted['version']}",
+            f"promoted   {promoted['model']} version {promoted['version']} ({result['chosen']} was best on a validation part)",
             f"for user   {result['user_id']}, asked over HTTP through the load balancer:",
             table(("#", "title", "score"), movies, ("#", "score")),
             f"seconds    {seconds}",
