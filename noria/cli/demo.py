@@ -144,7 +144,7 @@ def _text(result: dict[str, Any]) -> str:
             f"features   {features}",
             f"quality    on the newest ratings of {result['users']} users, every movie ranked; 95 % intervals",
             table(("model", *names), quality),
-            f"promoted   {promoted['model']} version {promoted['version']} ({result['chosen']} was best on a validation part)",
+            f"promoted   {promoted['model']} version {promoted['version']} ({result['chosen']}, best in validation)",
             f"for user   {result['user_id']}, asked over HTTP through the load balancer:",
             table(("#", "title", "score"), movies, ("#", "score")),
             f"seconds    {seconds}",
