@@ -57,7 +57,7 @@ class _Frame:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         blocks, (names, _) = state["_mgr"]
-        self.columns: dict[str, np.ndarray[Any, Any]] = dict.fromkeys(names["data"])  # type: ignore[arg-type]
+        self.columns: dict[str, Any] = dict.fromkeys(names["data"])
         for values, places, _ in blocks:  # a block holds several columns of one type, as rows of a matrix
             numbers = np.arange(len(names["data"]))[places]
             self.columns |= {names["data"][number]: row for number, row in zip(numbers, values, strict=True)}
