@@ -20,8 +20,7 @@ def run() -> str:
     rows = []
     for name, command in cases.items():
         used = [measure(command) for _ in range(RUNS)]
-        cpu, memory = median([u.cpu_seconds for u in used]), median([u.peak_mib for u in used])
-        rows.append((name, f"{cpu:.3f}", f"{memory:.0f}"))
+        rows.append((name, f"{median([u.cpu_seconds for u in used]):.3f}"))
     return markdown(
-        "Cold start", ("command", "CPU seconds", "peak MiB"), rows, f"Medians of {RUNS} runs; bar: 0.3 s for `--help`."
+        "Cold start", ("command", "CPU seconds"), rows, f"Medians of {RUNS} runs; bar: 0.3 s for `--help`."
     )

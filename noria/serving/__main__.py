@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import sys
 
 from noria.core import NoriaError, Settings
@@ -39,6 +40,8 @@ def main() -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    # Replicas are the parallelism: threads of one small prediction would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = Settings.load(options.project)
     check_bind(options.host, settings.serve.api_keys)
     logger = MLLogger(settings.state_dir / "logs" / f"server-{options.replica}.jsonl")
