@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from noria.core import ConfigError, Schema
@@ -32,6 +32,10 @@ class Check(Protocol):
 
     def bad(self) -> pl.Expr:
         """True for each row that breaks the rule."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as plain JSON data, with all that it depends on."""
         ...
 
 
@@ -69,6 +73,9 @@ class Between:
 
         return ~pl.col(self.column).is_between(self.low, self.high)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"check": "between", **asdict(self)}
+
 
 @dataclass(frozen=True)
 class OneOf:
@@ -98,6 +105,9 @@ class OneOf:
         import polars as pl
 
         return ~pl.col(self.column).is_in(list(self.values))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"check": "oneof", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,9 @@ class Matches:
 
         return ~pl.col(self.column).str.contains(self.pattern)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"check": "matches", **asdict(self)}
+
 
 @dataclass(frozen=True)
 class Unique:
@@ -151,6 +164,9 @@ class Unique:
 
         present = pl.all_horizontal(pl.col(name).is_not_null() for name in self.columns)
         return present & ~pl.struct(self.columns).is_first_distinct()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"check": "unique", **asdict(self)}
 
 
 def between(column: str, low: float, high: float) -> Check:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, DataError, Outcome, Progress, Schema, Settings, allowed, check_name
 from noria.pipelines.checks import Check, unique
+from noria.pipelines.expressions import definition
 from noria.storage import Workspace
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ class Source:
             "name": self.name,
             "path": self.path,
             "schema": self.schema.to_dict(),
-            "checks": [check.name for check in self.checks],
+            "checks": [check.to_dict() for check in self.checks],
             "key": self.key,
             "time": self.time,
-            "where": str(self.where) if self.where is not None else None,
+            "where": definition(self.where) if self.where is not None else None,
             "steps": [step.to_dict() for step in self.steps],
         }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, DataError, NoProgress, Outcome, Progress, Settings, allowed, check_name
 from noria.pipelines import Source
+from noria.pipelines.expressions import definition
 from noria.registry import Lineage, ModelRegistry, ModelVersion, Signature, code_state
 from noria.storage import Workspace
 from noria.training.splits import LeaveLastOut, Split
@@ -81,7 +82,7 @@ class RecommenderSystem:
             "name": self.name,
             "events": self.events.name,
             "items": self.items.name if self.items else None,
-            "positive": str(self.positive) if self.positive is not None else None,
+            "positive": definition(self.positive) if self.positive is not None else None,
             "retrieve": [retriever.to_dict() for retriever in self.retrieve],
             "user": self.user,
             "item": self.item,

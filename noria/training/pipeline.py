@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
 from noria.features import FeatureGroup
-from noria.pipelines import Source
+from noria.pipelines import Source, expressions
 from noria.storage import Workspace
 from noria.training.splits import Split, TimeSplit
 
@@ -100,7 +100,7 @@ class ModelTrainingPipeline:
             "kind": self.kind,
             "name": self.name,
             "labels": self.labels.name,
-            "target": str(self.target),
+            "target": self.target if isinstance(self.target, str) else expressions.definition(self.target),
             "features": [part if isinstance(part, str) else part.to_dict() for part in self.features],
             "model": definition(self.model),
             "steps": [step.to_dict() for step in self.steps],

@@ -44,7 +44,7 @@ class Normalize:
         else:
             shift = float(known.min())  # type: ignore[arg-type]
             width = float(known.max()) - shift  # type: ignore[arg-type]
-        return shift, width if width > 0 else 1.0
+        return shift, 1.0 / width if width > 0 else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         columns = None if self.columns is None else list(self.columns)
@@ -53,14 +53,18 @@ class Normalize:
 
 @dataclass(frozen=True)
 class FittedNormalize:
-    """For each column what is subtracted and what divides."""
+    """For each column what is subtracted, and what the difference is multiplied by.
+
+    Multiplied, not divided: Polars divides a long column by multiplying with the reciprocal, and a single value
+    properly, so that a row alone would differ from the batch in its last bit.
+    """
 
     scales: dict[str, tuple[float, float]]
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.with_columns(
-            ((pl.col(name).cast(pl.Float64) - shift) / width).alias(name)
-            for name, (shift, width) in self.scales.items()
+            ((pl.col(name).cast(pl.Float64) - shift) * factor).alias(name)
+            for name, (shift, factor) in self.scales.items()
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""testing: conformance suites that a plug-in can run on itself, and a clock that tests drive.
+
+A suite is a class of pytest tests: subclass it, say how yours is made, and pytest runs every check of the contract
+against it. noria's own backends, steps, retrievers and servables pass the same suites.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noria.testing.blobs import BlobStoreConformance
+    from noria.testing.clock import ManualClock
+    from noria.testing.online import OnlineStoreConformance
+    from noria.testing.records import RecordsConformance
+    from noria.testing.retriever import RetrieverConformance
+    from noria.testing.servable import ServableConformance
+    from noria.testing.step import StepConformance
+    from noria.testing.tables import TableConformance
+
+_ORIGIN = {
+    "BlobStoreConformance": "blobs",
+    "ManualClock": "clock",
+    "OnlineStoreConformance": "online",
+    "RecordsConformance": "records",
+    "RetrieverConformance": "retriever",
+    "ServableConformance": "servable",
+    "StepConformance": "step",
+    "TableConformance": "tables",
+}
+
+__all__ = [
+    "BlobStoreConformance",
+    "ManualClock",
+    "OnlineStoreConformance",
+    "RecordsConformance",
+    "RetrieverConformance",
+    "ServableConformance",
+    "StepConformance",
+    "TableConformance",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ORIGIN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)

@@ -1,0 +1,56 @@
+"""What everything that answers requests has to do."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from noria.core import RequestError
+from noria.serving import Servable
+
+
+class ServableConformance:
+    """Subclass it and return a loaded servable from `servable`."""
+
+    def servable(self) -> Servable:
+        """The servable to check."""
+        raise NotImplementedError
+
+    def test_it_says_what_it_is(self) -> None:
+        servable = self.servable()
+        assert servable.model
+        assert servable.version >= 1
+        assert servable.operations
+
+    def test_its_example_is_answered_alone_and_in_a_batch(self) -> None:
+        servable = self.servable()
+        servable.warm_up()
+        for operation in servable.operations:
+            body = msgspec.json.encode(servable.describe(operation)["example"])
+            (alone,) = servable.answer(operation, [servable.decode(operation, body)])
+            together = servable.answer(operation, [servable.decode(operation, body) for _ in range(5)])
+            assert len(together) == 5
+            answer = msgspec.json.decode(msgspec.json.encode(alone))
+            assert answer["model"] == servable.model
+            assert answer["version"] == servable.version
+            assert {msgspec.json.decode(msgspec.json.encode(other)).keys() == answer.keys() for other in together} == {
+                True
+            }
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"{", b"[]", b"null", b"7", b'"text"', b'{"unheard_of": 1}', b'{"k": NaN}', b"\xff\xfe", b"[" * 5000],
+    )
+    def test_a_wrong_body_is_refused_as_the_client_s_mistake(self, body: bytes) -> None:
+        servable = self.servable()
+        for operation in servable.operations:
+            with pytest.raises(RequestError) as caught:
+                servable.decode(operation, body)
+            assert 400 <= caught.value.status < 500
+
+    def test_its_schemas_are_described(self) -> None:
+        servable = self.servable()
+        for operation in servable.operations:
+            described = servable.describe(operation)
+            assert set(described) >= {"request", "response", "example"}
+            msgspec.json.encode(described)
