@@ -1,0 +1,160 @@
+"""Batch, online and a naive oracle give the same number for every kind of feature."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import noria as nr
+from noria.core import Settings
+from noria.features import Feature
+from noria.storage import Workspace
+from noria.testing import ManualClock
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR = 3_600_000_000
+START_MICROS = int(START.timestamp()) * 1_000_000
+FEATURES: dict[str, Feature] = {
+    "n": nr.count(),
+    "n_3h": nr.count(window="3h"),
+    "total": nr.sum("x"),
+    "total_5h": nr.sum("x", window="5h"),
+    "whole": nr.sum("i", window="5h"),
+    "mean": nr.mean("x"),
+    "mean_3h": nr.mean("i", window="3h"),
+    "low": nr.min("x"),
+    "low_3h": nr.min("i", window="3h"),
+    "high": nr.max("x", window="24h"),
+    "high_i": nr.max("i"),
+    "newest": nr.latest("x"),
+    "word": nr.latest("s"),
+    "last": nr.last("s", n=2),
+    "last_3h": nr.last("i", n=3, window="3h"),
+}
+SCHEMA = {"who": "int64?", "x": "float64?", "i": "int32?", "s": "str?", "at": nr.Timestamp("us")}
+TYPES = {"who": pl.Int64, "x": pl.Float64, "i": pl.Int32, "s": pl.String, "at": pl.Datetime("us", "UTC")}
+
+
+@dataclass(frozen=True)
+class Event:
+    who: int | None
+    x: float | None
+    i: int | None
+    s: str | None
+    hour: int  # whole hours, so that events tie with each other, with windows' edges and with labels
+
+
+EVENTS = st.lists(
+    st.builds(
+        Event,
+        who=st.none() | st.integers(1, 3),
+        x=st.none() | st.floats(-1e3, 1e3, width=32),
+        i=st.none() | st.integers(-9, 9),
+        s=st.none() | st.sampled_from("abc"),
+        hour=st.integers(0, 12),
+    ),
+    max_size=25,
+)
+LABELS = st.lists(st.tuples(st.none() | st.integers(1, 4), st.integers(0, 14)), min_size=1, max_size=10)
+
+
+def oracle(events: list[Event], feature: Feature, who: int | None, hour: float) -> Any:
+    mine = [
+        (e.hour, number, e) for number, e in enumerate(events) if e.who == who and who is not None and e.hour < hour
+    ]
+    if feature.window_micros is not None:
+        mine = [entry for entry in mine if entry[0] >= hour - feature.window_micros / HOUR]
+    ordered = [e for _, _, e in sorted(mine, key=lambda entry: entry[:2])]
+    if feature.kind == "count":
+        return len(ordered)
+    values = [getattr(e, str(feature.column)) for e in ordered]
+    if feature.kind == "latest":
+        return values[-1] if values else None
+    known = [v for v in values if v is not None]
+    if feature.kind == "last":
+        return known[::-1][: feature.n]
+    if not known:
+        return None
+    return {
+        "sum": math.fsum(known),
+        "mean": math.fsum(known) / len(known),
+        "min": min(known),
+        "max": max(known),
+    }[feature.kind]
+
+
+def same(got: Any, expected: Any) -> bool:
+    if isinstance(got, float) and isinstance(expected, (int, float)):
+        return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-6)
+    return bool(got == expected)
+
+
+def group(**options: Any) -> nr.FeatureGroup:
+    source = nr.Source("events", "events.csv", schema=SCHEMA)
+    return nr.FeatureGroup("g", **{"entity": "who", "source": source, "features": FEATURES, **options})
+
+
+def frame(events: list[Event]) -> pl.DataFrame:
+    rows = [(e.who, e.x, e.i, e.s, START + timedelta(hours=e.hour)) for e in events]
+    return pl.DataFrame(rows, schema=TYPES, orient="row")
+
+
+@settings(max_examples=150, deadline=None)
+@given(EVENTS, LABELS)
+def test_training_sets_agree_with_the_oracle(events: list[Event], labels: list[tuple[int | None, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, Workspace.open(Settings(Path(folder))) as workspace:
+        asked = pl.DataFrame(
+            [(who, START + timedelta(hours=hour), n) for n, (who, hour) in enumerate(labels)],
+            schema={"who": pl.Int64, "when": pl.Datetime("us", "UTC"), "n": pl.Int64},
+            orient="row",
+        )
+        store = nr.FeatureStore(workspace)
+        made = store.training_set(asked, [group()], time="when", events={"events": frame(events)})
+        assert made["n"].to_list() == list(range(len(labels)))
+        for name, feature in FEATURES.items():
+            for (who, hour), got in zip(labels, made[f"g.{name}"].to_list(), strict=True):
+                assert same(got, oracle(events, feature, who, hour)), (name, who, hour)
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS, st.integers(0, 14))
+def test_online_equals_the_training_set_to_the_bit(events: list[Event], hour: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, Workspace.open(Settings(Path(folder))) as workspace:
+        store, given_events = nr.FeatureStore(workspace), frame(events)
+        as_of = START_MICROS + hour * HOUR
+        store.materialize(group(), as_of=as_of, events=given_events)
+        ids = [1, 2, 3, 4]
+        online = store.get_online(group(), ids)
+        labels = pl.DataFrame({"who": ids, "when": [START + timedelta(hours=hour)] * 4}).cast({"when": TYPES["at"]})
+        offline = store.training_set(labels, [group()], time="when", events={"events": given_events})
+        for name in FEATURES:
+            assert online.columns[f"g.{name}"] == offline[f"g.{name}"].to_list(), name
+        present = {e.who for e in events}
+        assert online.found == [entity in present for entity in ids]
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS, st.integers(0, 14))
+def test_a_ttl_means_the_same_offline_and_online(events: list[Event], hour: int) -> None:
+    now = START_MICROS + hour * HOUR
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Workspace.open(Settings(Path(folder)), ManualClock(now)) as workspace,
+    ):
+        store, past, mortal = nr.FeatureStore(workspace), [e for e in events if e.hour < hour], group(ttl="3h")
+        store.materialize(mortal, as_of=now, events=frame(past))
+        online = store.get_online(mortal, [1, 2, 3])
+        labels = pl.DataFrame({"who": [1, 2, 3], "when": [START + timedelta(hours=hour)] * 3}).cast(
+            {"when": TYPES["at"]}
+        )
+        offline = store.training_set(labels, [mortal], time="when", events={"events": frame(past)})
+        for name in FEATURES:
+            assert online.columns[f"g.{name}"] == offline[f"g.{name}"].to_list(), name
