@@ -69,7 +69,14 @@ def compare(project: Path, model: str, operation: str, body: dict[str, object], 
         for name, many in loads.items()
     }
     rows = [
-        (name, f"{l.rate:,.0f}", f"{l.p50:.2f}", f"{l.p99:.2f}", int(l.errors), f"{middle['noria'].rate / max(l.rate, 1e-9):.2f}")
+        (
+            name,
+            f"{l.rate:,.0f}",
+            f"{l.p50:.2f}",
+            f"{l.p99:.2f}",
+            int(l.errors),
+            f"{middle['noria'].rate / max(l.rate, 1e-9):.2f}",
+        )
         for name, l in middle.items()
     ]
     note = (

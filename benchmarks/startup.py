@@ -21,6 +21,4 @@ def run() -> str:
     for name, command in cases.items():
         used = [measure(command) for _ in range(RUNS)]
         rows.append((name, f"{median([u.cpu_seconds for u in used]):.3f}"))
-    return markdown(
-        "Cold start", ("command", "CPU seconds"), rows, f"Medians of {RUNS} runs; bar: 0.3 s for `--help`."
-    )
+    return markdown("Cold start", ("command", "CPU seconds"), rows, f"Medians of {RUNS} runs; bar: 0.3 s for `--help`.")

@@ -142,8 +142,6 @@ class HttpProtocol(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, RequestError) else RequestError("the request can't be read"))
-        except httptools.HttpParserUpgrade:
-            self._refuse(RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header"))
         except httptools.HttpParserError as error:
             self._refuse(RequestError(f"not a proper HTTP request: {error}"))
         except RequestError as error:
@@ -192,6 +190,8 @@ class HttpProtocol(asyncio.Protocol):
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header")
         exchange = self._exchange()
         exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         exchange.keep_alive = self._parser.should_keep_alive()
