@@ -116,6 +116,7 @@ def _acquire(path: str) -> lmdb.Environment:
             try:
                 Path(path).mkdir(parents=True, exist_ok=True)
                 environment, users = lmdb.open(path, map_size=MAP_SIZE, max_readers=512), 0
+                environment.reader_check()  # frees the places of readers that were killed
             except (OSError, lmdb.Error) as error:
                 raise StorageError(
                     f"can't open the online store {path}: {error}", hint="check that the folder is writable"

@@ -25,6 +25,7 @@ from noria.system.graph import index, levels
 from noria.system.lock import exclusive
 from noria.system.runs import FAILED, FRESH, SKIPPED, SUCCEEDED, ComponentRun, RunLog
 from noria.system.services import services
+from noria.telemetry import MLLogger
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class _Execution:
         began = time.perf_counter()
         self._interrupted = set(self._log.close_interrupted())
         self._group = self._log.new_group()
+        self._logger = MLLogger(self._workspace.settings.state_dir / "logs" / "run.jsonl", self._workspace.clock)
         running: dict[Future[Step], str] = {}
         with ThreadPoolExecutor(self._workspace.settings.run.workers, "noria-run") as pool:
             while self._left or running:
@@ -164,6 +166,7 @@ class _Execution:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._steps[running.pop(future)] = future.result()
+        self._logger.close()
         return RunReport({name: self._steps[name] for name in self._order}, time.perf_counter() - began)
 
     def _ready(self) -> list[str]:
@@ -194,8 +197,13 @@ class _Execution:
                 outcome = part.run(self._workspace, run.run_id, self._progress)
         except Exception as error:
             failed = self._log.fail(run, error, time.perf_counter() - began)
+            self._logger.log_error(error, component=part.name, run_id=run.run_id)
             return Step(part.name, FAILED, failed.error, failed, error)
-        return Step(part.name, SUCCEEDED, why, self._log.succeed(run, outcome, time.perf_counter() - began))
+        done = self._log.succeed(run, outcome, time.perf_counter() - began)
+        self._logger.log("run", component=part.name, run_id=run.run_id, seconds=done.seconds, rows=outcome.rows)
+        for model, metrics in outcome.notes.get("models", {}).items():
+            self._logger.log_training(model, outcome.notes.get("version"), metrics)
+        return Step(part.name, SUCCEEDED, why, done)
 
 
 def _inputs(part: Runnable, settings: Settings, log: RunLog) -> dict[str, str]:

@@ -97,6 +97,9 @@ def test_a_failure_skips_what_is_below_and_nothing_else(workspace: Workspace) ->
     }
     assert [step.component for step in report.failed] == ["a"]
     assert RunLog(workspace.records, workspace.clock).last("a") is None
+    logged = (workspace.settings.state_dir / "logs" / "run.jsonl").read_text()
+    assert "out of water" in logged
+    assert "Traceback" in logged
     errors = [run.error for run in RunLog(workspace.records, workspace.clock).recent() if run.component == "a"]
     assert "out of water" in errors[0]
 
