@@ -10,7 +10,7 @@ import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NotFoundError, Settings, to_iso
+from noria.core import ConfigError, NoriaError, NotFoundError, Settings, to_iso
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
@@ -136,14 +136,17 @@ def _item_rows(workspace: Workspace, project: str, model: str, ids: list[Any]) -
     """The text columns of the recommended items, by item id; empty when the system has no table of items."""
     try:
         part = load_system(project)[model]
-    except (ConfigError, NotFoundError):
+    except NoriaError:
         return {}
     items = getattr(part, "items", None)
     if items is None or items.key is None:
         return {}
     import polars as pl
 
-    frame = workspace.table(items.name).read()
+    try:
+        frame = workspace.table(items.name).read()
+    except NoriaError:  # ids alone are an answer too
+        return {}
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String and name != items.key]
     found = frame.filter(pl.col(items.key).is_in(ids)).select(items.key, *texts)
     return {row[items.key]: {t: row[t] for t in texts} for row in found.iter_rows(named=True)}

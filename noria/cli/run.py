@@ -82,7 +82,13 @@ def rows_text(rows: dict[str, int]) -> str:
 
 def _row(step: Step) -> tuple[Any, ...]:
     seconds = f"{step.run.seconds:.1f}" if step.run and step.status != "fresh" else "-"
-    return step.component, step.status, seconds, rows_text(step.run.rows) if step.run else "-", step.why or "-"
+    return (
+        step.component,
+        step.status,
+        seconds,
+        rows_text(step.run.rows) if step.run else "-",
+        step.why.partition("\n")[0] or "-",
+    )
 
 
 def _report(report: RunReport) -> dict[str, Any]:

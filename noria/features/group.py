@@ -124,6 +124,12 @@ class FeatureGroup:
         """Nothing from outside the system."""
         return {}
 
+    def lost(self, workspace: Workspace, version: str) -> str:
+        """Whether the online values are gone."""
+        from noria.features.store import FeatureStore
+
+        return "" if FeatureStore(workspace).is_materialized(self) else "its online values are gone"
+
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         """Compute the newest values of all entities and put them into the online store."""
         from noria.features.store import FeatureStore

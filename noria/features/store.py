@@ -107,8 +107,18 @@ class FeatureStore:
         for start in range(0, len(keys), _BATCH):
             part = slice(start, start + _BATCH)
             self._workspace.online.write(spec.place, keys[part], [as_of] * len(keys[part]), packed[part])
-        self._workspace.records.commit(Put("materialized", spec.place, {"as_of": as_of, "entities": len(keys)}))
+        witness = keys[-1].hex() if keys else ""
+        self._workspace.records.commit(Put("materialized", spec.place, {"as_of": as_of, "witness": witness}))
         return Materialized(len(line.frame), len(keys), as_of)
+
+    def is_materialized(self, group: FeatureGroup) -> bool:
+        """Whether the online store has the group's values: one entity that was written last bears witness."""
+        place = group.online_spec().place
+        record = self._workspace.records.get("materialized", place)
+        if record is None:
+            return False
+        witness = bytes.fromhex(record.data["witness"])
+        return not witness or self._workspace.online.read(place, [witness]) != [None]
 
     def get_online(self, group: FeatureGroup, entity_ids: Sequence[Any]) -> OnlineFeatures:
         """The newest materialized values of a group for some entities."""

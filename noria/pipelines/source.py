@@ -147,13 +147,19 @@ class Source:
             for file in self.files(settings)
         }
 
+    def lost(self, workspace: Workspace, version: str) -> str:
+        """Whether the table is gone."""
+        found = workspace.table(self.name).version()
+        return "" if found is not None and found >= int(version.partition("-")[0]) else "its table is gone"
+
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         """Read, check, transform and load."""
         from noria.pipelines.batch import BatchProcessor
 
         result = BatchProcessor(self, workspace).run(run_id)
         return Outcome(
-            str(result.table_version),
+            # The run's hash too: a table that was removed and made anew counts its versions from 0 again.
+            f"{result.table_version}-{run_id[-8:]}",
             result.rows,
             {"by_rule": result.by_rule, "extra_columns": list(result.extra_columns)},
         )

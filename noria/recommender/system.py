@@ -108,6 +108,10 @@ class RecommenderSystem:
             error.message = f"recommender {self.name!r}, {len(positive.times)} positive events: {error.message}"
             raise
 
+    def lost(self, workspace: Workspace, version: str) -> str:
+        """Whether the version's files are gone or damaged."""
+        return ModelRegistry.of(workspace).damage(self.name, int(version))
+
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         """Train on the events' table, register the version and make it the champion."""
         table = workspace.table(self.events.name)

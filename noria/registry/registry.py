@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.core import Clock, ConflictError, NotFoundError, SystemClock, allowed, check_name, to_iso
+from noria.core import Clock, ConflictError, NoriaError, NotFoundError, SystemClock, allowed, check_name, to_iso
 from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
 from noria.storage import ABSENT, BlobStore, FileBlobs, Put, Record, Records, Workspace, open_records
 
@@ -172,6 +172,14 @@ class ModelRegistry:
             IntegrityError: a file is not what was registered.
         """
         return {file: self._blobs.path(blob.digest) for file, blob in version.files.items()}
+
+    def damage(self, name: str, number: int) -> str:
+        """What is wrong with a version's record or files; empty when nothing is."""
+        try:
+            self.files(self._version(name, number))
+        except NoriaError as error:
+            return error.message
+        return ""
 
     def audit(self, name: str | None = None) -> list[AuditEntry]:
         """Everything that was done to a model (or to all), the newest first."""

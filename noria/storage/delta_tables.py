@@ -58,7 +58,13 @@ class DeltaLakeTable:
 
     def read(self, version: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         rows = self.scan(version)
-        return (rows if columns is None else rows.select(columns)).collect()
+        try:
+            return (rows if columns is None else rows.select(columns)).collect()
+        except (OSError, pl.exceptions.ComputeError) as error:
+            raise StorageError(
+                f"table {self.name!r} in {self._path} can't be read: {error}",
+                hint=f"if a file is lost or damaged, build the table again: noria run {self.name} --full",
+            ) from error
 
     def _open(self) -> DeltaTable | None:
         try:

@@ -119,7 +119,9 @@ def _acquire(path: str) -> lmdb.Environment:
                 environment.reader_check()  # frees the places of readers that were killed
             except (OSError, lmdb.Error) as error:
                 raise StorageError(
-                    f"can't open the online store {path}: {error}", hint="check that the folder is writable"
+                    f"can't open the online store {path}: {error}",
+                    hint="check that the folder is writable; if the file is damaged, remove the folder and call "
+                    "`noria run`: it is built from the tables",
                 ) from error
         _open[path] = (environment, users + 1)
         return environment

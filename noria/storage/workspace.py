@@ -67,6 +67,10 @@ class Runnable(Component, Protocol):
         """Versions of what it reads from outside the system (files), by name; empty for most."""
         ...
 
+    def lost(self, workspace: Workspace, version: str) -> str:
+        """Why what a run wrote under this version (its outcome's) can't be used any more; empty while it can."""
+        ...
+
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         """Do the work. Doing it twice under one `run_id` leaves the same result as doing it once."""
         ...

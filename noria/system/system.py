@@ -108,7 +108,9 @@ class System:
             if waiting:
                 why = f"{waiting[0]} is stale"
             else:
-                _, why = _compare(part, _inputs(part, workspace.settings, log), log.last(name))
+                last = log.last(name)
+                _, why = _compare(part, _inputs(part, workspace.settings, log), last)
+                why = why or (part.lost(workspace, last.version) if last else "")
             if why:
                 stale.add(name)
             steps.append(Step(name, "stale" if why else FRESH, why, log.last(name)))
@@ -182,6 +184,8 @@ class _Execution:
             return Step(part.name, FAILED, error.message, None, error)
         last = self._log.last(part.name)
         key, why = _compare(part, inputs, last)
+        if not why and last is not None:
+            why = part.lost(self._workspace, last.version)
         if not why and not self._full:
             return Step(part.name, FRESH, "", last)
         why = why or "--full"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
 from noria.features import FeatureGroup
 from noria.pipelines import Source, expressions
+from noria.registry import ModelRegistry
 from noria.storage import Workspace
 from noria.training.splits import Split, TimeSplit
 
@@ -117,6 +118,10 @@ class ModelTrainingPipeline:
         own = {name: self.labels.schema[name].spec() for name in self.columns}
         looked_up = {name: spec for group in self.groups for name, spec in group.output_schema().items()}
         return Schema.of({**own, **looked_up})
+
+    def lost(self, workspace: Workspace, version: str) -> str:
+        """Whether the version's files are gone or damaged."""
+        return ModelRegistry.of(workspace).damage(self.name, int(version))
 
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         """Join, split, fit, judge, register; the version becomes the champion if it beats the baseline."""

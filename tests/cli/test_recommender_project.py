@@ -89,6 +89,28 @@ def test_only_what_depends_on_a_change_runs(movies: Path, noria: Noria) -> None:
     assert set(done.values()) == {"fresh"}
 
 
+def test_what_was_removed_or_damaged_is_made_again(movies: Path, noria: Noria) -> None:
+    shutil.rmtree(movies / ".noria" / "online")
+    status = noria("status", cwd=movies).stdout
+    assert status.count("its online values are gone") == 2
+    blob = next(path for path in (movies / ".noria" / "blobs").rglob("*") if path.is_file())
+    blob.chmod(0o644)
+    blob.write_bytes(b"damaged")
+    assert "corrupt" in noria("recommend", "15", cwd=movies, status=1).stderr
+    done = {name: part["status"] for name, part in components(noria("run", "--json", cwd=movies)).items()}
+    assert done == {
+        "ratings": "fresh",
+        "movies": "fresh",
+        "taste": "succeeded",
+        "popularity": "succeeded",
+        "movies-for-you": "succeeded",
+    }
+    assert noria("recommend", "15", cwd=movies).stdout.count("\n") == 11
+    shutil.rmtree(movies / ".noria" / "tables")
+    assert "its table is gone" in noria("run", cwd=movies).stdout
+    assert "nothing to do" in noria("run", cwd=movies).stdout
+
+
 def test_bad_rows_go_to_quarantine_with_position_and_reason(movies: Path, noria: Noria) -> None:
     with (movies / "data" / "ratings.csv").open("a") as file:
         file.write("1,31,9.5,1260759144\n1,31,good,1260759144\n,31,3.0,1260759144\n")

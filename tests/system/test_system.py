@@ -27,6 +27,7 @@ class Part:
     outside: dict[str, str] = field(default_factory=dict)
     definition: str = "v1"
     fails: bool = False
+    loss: str = ""
     kind: str = "source"
     description: str = "A part."
     run_ids: list[str] = field(default_factory=list)
@@ -36,6 +37,9 @@ class Part:
 
     def inputs(self, settings: Settings) -> dict[str, str]:
         return self.outside
+
+    def lost(self, workspace: Workspace, version: str) -> str:
+        return self.loss
 
     def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
         self.run_ids.append(run_id)
@@ -84,6 +88,15 @@ def test_the_same_work_done_anew_has_another_run_id_and_a_repetition_the_same(wo
     a.fails = False
     system.run(workspace)
     assert a.run_ids[3] == a.run_ids[4]
+
+
+def test_what_was_lost_is_made_again(workspace: Workspace) -> None:
+    a, b = Part("a"), Part("b", ("a",))
+    system = System("s", [a, b])
+    system.run(workspace)
+    a.loss = "its table is gone"
+    assert [step.why for step in system.status(workspace)] == ["its table is gone", "a is stale"]
+    assert statuses(system, workspace) == {"a": "succeeded", "b": "succeeded"}
 
 
 def test_a_failure_skips_what_is_below_and_nothing_else(workspace: Workspace) -> None:
