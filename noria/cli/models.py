@@ -10,7 +10,7 @@ import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NoriaError, NotFoundError, Settings, to_iso
+from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, Settings, to_iso
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
@@ -75,7 +75,7 @@ def recommend(options: Namespace) -> int:
     """Answer one user's request in this process, with the same code as the server."""
     with Workspace.open(Settings.load(options.project)) as workspace:
         servable = _servable(workspace, "recommend", options.model)
-        answer = _answer(servable, "recommend", {"user_id": _number_or_text(options.user), "k": options.k})
+        answer = _recommended(servable, options.user, options.k)
         if options.json:
             json_out(answer)
             return 0
@@ -84,7 +84,7 @@ def recommend(options: Namespace) -> int:
         say(f"user {options.user} is not known: these are the popular items")
     texts = sorted({column for row in items.values() for column in row})
     rows = [
-        (n, item["item_id"], item["score"], *(items.get(item["item_id"], {}).get(t) for t in texts))
+        (n, str(item["item_id"]), item["score"], *(items.get(item["item_id"], {}).get(t) for t in texts))
         for n, item in enumerate(answer["items"], 1)
     ]
     out(table(("#", "item_id", "score", *texts), rows, ("#", "item_id", "score")))
@@ -152,8 +152,12 @@ def _item_rows(workspace: Workspace, project: str, model: str, ids: list[Any]) -
     return {row[items.key]: {t: row[t] for t in texts} for row in found.iter_rows(named=True)}
 
 
-def _number_or_text(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text
+def _recommended(servable: Servable, user: str, k: int) -> Any:
+    """The answer for a user whose id is a number or text, whichever the model's users have."""
+    if user.removeprefix("-").isdecimal():
+        try:
+            return _answer(servable, "recommend", {"user_id": int(user), "k": k})
+        except RequestError as error:
+            if error.field != "user_id":
+                raise
+    return _answer(servable, "recommend", {"user_id": user, "k": k})

@@ -15,6 +15,7 @@ from noria.training.splits import LeaveLastOut, Split
 
 if TYPE_CHECKING:
     import polars as pl
+    from numpy.typing import NDArray
 
     from noria.recommender.retriever import Retriever
     from noria.recommender.training import Events, Judgement, Trained
@@ -137,8 +138,10 @@ class RecommenderSystem:
 
         if self.positive is not None:
             events = events.filter(self.positive)
+        events = events.drop_nulls([self.user, self.item])  # nobody's events say nothing about anybody
         times = events[str(self.events.time)].cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
-        return Events(events[self.user].to_numpy(), events[self.item].to_numpy(), times.to_numpy().astype(np.int64))
+        users, items = (_ids(events[column]) for column in (self.user, self.item))
+        return Events(users, items, times.to_numpy().astype(np.int64))
 
     def _register(self, workspace: Workspace, run_id: str, trained: Trained, data: dict[str, str]) -> ModelVersion:
         from noria.recommender.artifact import dump
@@ -160,6 +163,12 @@ class RecommenderSystem:
             ),
             lineage=Lineage(data=data, code=code_state(workspace.settings.root)),
         )
+
+
+def _ids(column: pl.Series) -> NDArray[Any]:
+    """A column of ids as an array of int64 or of text; NumPy sorts text ten times as fast as objects."""
+    values = column.to_numpy()
+    return values.astype(str) if values.dtype.kind == "O" else values
 
 
 def _notes(judged: Judgement) -> dict[str, Any]:

@@ -136,6 +136,15 @@ def test_your_own_parquet_needs_two_paths_and_a_schema(movies: Path, noria: Nori
     assert noria("recommend", "15", cwd=movies).stdout.count("\n") == 11
 
 
+def test_users_may_have_text_for_ids(movies: Path, noria: Noria) -> None:
+    (movies / "system.py").write_text(
+        (movies / "system.py").read_text().replace('"user_id": "int64"', '"user_id": "str"')
+    )
+    noria("run", cwd=movies)
+    assert "not known" not in noria("recommend", "15", cwd=movies).stderr
+    assert "not known" in noria("recommend", "ann'; --", cwd=movies).stderr
+
+
 def test_the_graph_is_drawn_in_four_ways(movies: Path, noria: Noria) -> None:
     graph = json.loads(noria("graph", "--format", "json", cwd=movies).stdout)
     assert graph["system"] == "movies"
