@@ -24,6 +24,7 @@ from noria.storage import Workspace
 from noria.system import RunReport, System
 
 _K = 10
+_REPORT = ("rows", "features", "models", "promoted", "user_id", "recommendations", "seconds")
 
 
 def demo(options: Namespace) -> int:
@@ -53,7 +54,7 @@ def demo(options: Namespace) -> int:
         result = _result(system, settings, report, options.user, answer)
         result["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
         if options.json:
-            json_out(result)
+            json_out({name: result[name] for name in _REPORT})
         else:
             out(_text(result))
         if not (options.json or options.once) and sys.stdout.isatty():
