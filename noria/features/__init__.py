@@ -6,8 +6,9 @@ the online store, and reads them back for one or many entities. Both paths are t
 serving can't disagree.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.features.definitions import Feature, count, last, latest, max, mean, min, sum  # noqa: A004
@@ -40,8 +41,4 @@ __all__ = [
     "sum",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

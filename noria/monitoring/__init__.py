@@ -5,8 +5,9 @@ A `DriftMonitor` keeps how a reference frame was distributed and says how far ne
 once when it is over. Automatic rollback, backup and the web console have their place here and no code yet.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.monitoring.alerts import Alert, AlertManager, Rule
@@ -22,8 +23,4 @@ _ORIGIN = {
 
 __all__ = ["Alert", "AlertManager", "ColumnDrift", "DriftMonitor", "Rule"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

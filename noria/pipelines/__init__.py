@@ -6,8 +6,9 @@ rooms read: `rows_in = rows_out + quarantined + filtered`, by rule. Steps (imput
 once and applied everywhere; their state is plain, readable data that travels with what was fitted.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.pipelines.batch import BatchProcessor, BatchResult
@@ -71,8 +72,4 @@ __all__ = [
     "unique",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

@@ -6,8 +6,9 @@ items and histories that it needs. It leaves as a servable: `POST /recommend` wi
 items for users of whom nothing is known.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.recommender.als import ALS
@@ -45,8 +46,4 @@ __all__ = [
     "top_k",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,38 +80,41 @@ class ModelRegistry:
         Registering twice under one `run_id` registers once and returns the same version.
         """
         check_name(name, "model")
-        blobs = {file: self._blobs.write(data) for file, data in files.items()}
+        draft = ModelVersion(
+            name=name,
+            version=0,
+            servable=servable,
+            files={file: self._blobs.write(data) for file, data in files.items()},
+            spec=spec or {},
+            metrics=metrics or {},
+            parameters=parameters or {},
+            signature=signature or Signature(),
+            lineage=lineage or Lineage(),
+            run_id=run_id,
+            created=self._clock.now(),
+        )
         for _ in range(_RETRIES):
             known = self._records.get("registrations", f"{name}/{run_id}")
             if known is not None:
                 return self._version(name, known.data["version"])
-            model = self._records.get("models", name)
-            number = (model.data["latest"] if model else 0) + 1
-            made = ModelVersion(
-                name,
-                number,
-                servable,
-                blobs,
-                spec or {},
-                metrics or {},
-                parameters or {},
-                signature or Signature(),
-                lineage or Lineage(),
-                run_id,
-                self._clock.now(),
-            )
-            state = dict(model.data) if model else {"aliases": {}, "history": {}}
             try:
-                self._records.commit(
-                    Put("models", name, {**state, "latest": number}, model.revision if model else ABSENT),
-                    Put("versions", _key(name, number), made.to_dict(), ABSENT),
-                    Put("registrations", f"{name}/{run_id}", {"version": number}, ABSENT),
-                    self._audit(who, "register", name, number, f"run {run_id}"),
-                )
+                return self._add(draft, who)
             except ConflictError:
                 continue  # another process registered in between: take the next number
-            return made
         raise ConflictError(f"model {name!r} is being changed by too many processes", hint="try again")
+
+    def _add(self, draft: ModelVersion, who: str | None) -> ModelVersion:
+        """Commit the draft under the next number."""
+        model = self._records.get("models", draft.name)
+        state: dict[str, Any] = dict(model.data) if model else {"latest": 0, "aliases": {}, "history": {}}
+        made = replace(draft, version=state["latest"] + 1)
+        self._records.commit(
+            Put("models", made.name, {**state, "latest": made.version}, model.revision if model else ABSENT),
+            Put("versions", _key(made.name, made.version), made.to_dict(), ABSENT),
+            Put("registrations", f"{made.name}/{made.run_id}", {"version": made.version}, ABSENT),
+            self._audit(who, "register", made.name, made.version, f"run {made.run_id}"),
+        )
+        return made
 
     def promote(self, name: str, version: int, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> None:
         """Point an alias at a version. The version before it is kept for `rollback`.

@@ -6,8 +6,9 @@ batch. The server knows no model family; it serves whatever keeps the contract. 
 problem documents (RFC 9457).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.serving.loading import load_servable
@@ -18,8 +19,4 @@ _ORIGIN = {"Limits": "server", "ModelServer": "server", "Servable": "servable", 
 
 __all__ = ["Limits", "ModelServer", "Servable", "load_servable"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

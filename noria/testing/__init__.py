@@ -4,8 +4,9 @@ A suite is a class of pytest tests: subclass it, say how yours is made, and pyte
 against it. noria's own backends, steps, retrievers and servables pass the same suites.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.testing.blobs import BlobStoreConformance
@@ -39,8 +40,4 @@ __all__ = [
     "TableConformance",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

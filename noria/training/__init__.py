@@ -6,8 +6,9 @@ baseline, and registers the version with all that is needed to answer and to tra
 servable: `POST /predict`, by entity ids or with the features in the body.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.training.metrics import METRICS
@@ -25,8 +26,4 @@ _ORIGIN = {
 
 __all__ = ["METRICS", "LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "Split", "TimeSplit"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = exports(__name__, _ORIGIN)

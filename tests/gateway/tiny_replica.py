@@ -48,4 +48,5 @@ async def main() -> None:
 if MODE == "broken":
     sys.stderr.write("the model file is missing\n")
     sys.exit(3)
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
