@@ -31,13 +31,15 @@ def mermaid(graph: Mapping[str, Any]) -> str:
 
 def svg(graph: Mapping[str, Any], order: list[list[str]]) -> str:
     """The graph as an SVG picture: a column for each level of `order`, data flowing to the right."""
+    columns = _with_lanes(graph, order)
     places = {
-        name: (_MARGIN + column * (_WIDTH + _GAP_X), _MARGIN + 24 + row * (_HEIGHT + _GAP_Y))
-        for column, level in enumerate(order)
+        (name, column): (_MARGIN + column * (_WIDTH + _GAP_X), _MARGIN + 24 + row * (_HEIGHT + _GAP_Y))
+        for column, level in enumerate(columns)
         for row, name in enumerate(level)
     }
-    width = 2 * _MARGIN + len(order) * (_WIDTH + _GAP_X) - _GAP_X
-    height = 2 * _MARGIN + 24 + max(len(level) for level in order) * (_HEIGHT + _GAP_Y) - _GAP_Y
+    width = 2 * _MARGIN + len(columns) * (_WIDTH + _GAP_X) - _GAP_X
+    height = 2 * _MARGIN + 24 + max(len(level) for level in columns) * (_HEIGHT + _GAP_Y) - _GAP_Y
+    home = {name: column for column, level in enumerate(order) for name in level}
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><style>{_CSS}</style>'
@@ -47,15 +49,37 @@ def svg(graph: Mapping[str, Any], order: list[list[str]]) -> str:
         f'<text x="{_MARGIN}" y="{_MARGIN + 4}" style="font-weight:600">{escape(graph["system"])}</text>'
     ]
     for component in graph["components"]:
-        parts += [_arrow(places[d], places[component["name"]]) for d in component["dependencies"]]
-    parts += [_box(component, places[component["name"]]) for component in graph["components"]]
+        name = component["name"]
+        for source in component["dependencies"]:
+            stops = [places[source, column] for column in range(home[source], home[name])]
+            parts.append(_arrow([*stops, places[name, home[name]]]))
+    parts += [_box(component, places[component["name"], home[component["name"]]]) for component in graph["components"]]
     return "".join(parts) + "</svg>\n"
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
-    x1, y1, x2, y2 = start[0] + _WIDTH, start[1] + _HEIGHT // 2, end[0], end[1] + _HEIGHT // 2
-    bend = _GAP_X // 2
-    return f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" marker-end="url(#tip)"/>'
+def _with_lanes(graph: Mapping[str, Any], order: list[list[str]]) -> list[list[str]]:
+    """The columns with a free place in each one that an arrow passes, so that it doesn't run behind a box."""
+    columns = [list(level) for level in order]
+    home = {name: column for column, level in enumerate(order) for name in level}
+    for component in graph["components"]:
+        for source in component["dependencies"]:
+            for column in range(home[source] + 1, home[component["name"]]):
+                if source not in columns[column]:
+                    columns[column].append(source)
+    return columns
+
+
+def _arrow(stops: list[tuple[int, int]]) -> str:
+    """A line from the right side of the first place, through the places between, to the left side of the last one."""
+    x, y = stops[0][0] + _WIDTH, stops[0][1] + _HEIGHT // 2
+    path = [f"M{x},{y}"]
+    for place_x, place_y in stops[1:]:
+        middle, bend = place_y + _HEIGHT // 2, _GAP_X // 2
+        path.append(f"C{x + bend},{y} {place_x - bend},{middle} {place_x},{middle}")
+        x, y = place_x + _WIDTH, middle
+        if (place_x, place_y) != stops[-1]:
+            path.append(f"H{x}")
+    return f'<path d="{" ".join(path)}" marker-end="url(#tip)"/>'
 
 
 def _box(component: Mapping[str, Any], place: tuple[int, int]) -> str:
