@@ -73,15 +73,15 @@ class RecommenderServable:
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
         users = positions(self._known.user_ids, [request.user_id for request in requests])
         warm = np.flatnonzero(users >= 0)
-        answers: list[Answer | NoriaError] = [self._cold(request.k) for request in requests]
+        best: dict[int, Answer] = {}
         if len(warm):
             asked = users[warm]
             seen = self._known.by_user()
             most = min(max(requests[at].k for at in warm.tolist()), self._known.n_items)
             items, scores = top_k(self._fitted.score(asked), seen.indptr, seen.indices, asked, most)
             for row, at in enumerate(warm.tolist()):
-                answers[at] = self._warm(items[row].tolist(), scores[row].tolist(), requests[at].k)
-        return answers
+                best[at] = self._warm(items[row].tolist(), scores[row].tolist(), requests[at].k)
+        return [best.get(at) or self._cold(request.k) for at, request in enumerate(requests)]
 
     def _warm(self, items: list[int], scores: list[float], k: int) -> Answer:
         best = [Item(self._ids[item], score) for item, score in zip(items[:k], scores[:k], strict=True) if item >= 0]
