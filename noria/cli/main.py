@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "command"):
         parser.print_help()
         return 0
+    # OpenMP's threads spin while they wait for each other. With one other process busy on two cores, a fit of 3 s took
+    # 68 s; threads that sleep take 6 s, busy neighbour or not. Read when a library loads, so it is set before any does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, _, function = options.command.partition(":")
     try:
         status: int = getattr(importlib.import_module(f"noria.cli.{module}"), function)(options)

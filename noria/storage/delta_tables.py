@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from noria.core import NotFoundError, StorageError
@@ -30,25 +30,52 @@ class DeltaLakeTable:
         return None if table is None else table.version()
 
     def write(self, frame: pl.DataFrame, *, run_id: str, mode: Mode = "append") -> int:
-        before = self._committed(run_id)
-        if before is not None:
-            return before
-        for attempt in range(_RETRIES):
+        for _ in range(_RETRIES):
+            table, before = self._find(run_id)
+            if before is not None:
+                return before
             try:
-                write_deltalake(
-                    self._path,
-                    frame,
-                    mode=mode,
-                    schema_mode="overwrite" if mode == "overwrite" else "merge",
-                    commit_properties=CommitProperties(custom_metadata={_RUN_ID: run_id}),
-                )
-                break
+                self._commit(table, frame, run_id, mode)
             except CommitFailedError as error:  # another writer came between: look again, try again
-                if attempt == _RETRIES - 1:
-                    raise self._error(error) from error
+                failure: Exception = error
             except (DeltaError, OSError) as error:
-                raise self._error(error) from error
-        version = self._committed(run_id)
+                if table is not None or self._open() is None:
+                    raise self._error(error) from error
+                failure = error  # another writer made the table first
+            else:
+                return self._found(run_id)
+        raise self._error(failure) from failure
+
+    def _commit(self, table: DeltaTable | None, frame: pl.DataFrame, run_id: str, mode: Mode) -> None:
+        # The snapshot that was searched for the run is the one that is written to, and a run is a transaction in the
+        # log: of two processes that do the same run at once, the later one conflicts instead of writing again.
+        options = CommitProperties(
+            custom_metadata={_RUN_ID: run_id},
+            app_transactions=[Transaction(run_id, 1)],
+            # Retrying to make a table would add to the one that another writer has just made.
+            max_commit_retries=0 if table is None else None,
+        )
+        if table is None:
+            write_deltalake(self._path, frame, mode="error", commit_properties=options)
+        elif mode == "overwrite":
+            write_deltalake(table, frame, mode="overwrite", schema_mode="overwrite", commit_properties=options)
+        else:
+            write_deltalake(table, frame, mode="append", schema_mode="merge", commit_properties=options)
+
+    def _find(self, run_id: str) -> tuple[DeltaTable | None, int | None]:
+        """The newest snapshot, and the version in it that the run wrote, if it did."""
+        table = self._open()
+        while table is not None:
+            commits = table.history(_LOOK_BACK)
+            newest = self._open()
+            # `history` reads to the log's end but counts from the snapshot: its numbers hold if nothing came between.
+            if newest is not None and newest.version() == table.version():
+                return table, next((int(c["version"]) for c in commits if c.get(_RUN_ID) == run_id), None)
+            table = newest
+        return None, None
+
+    def _found(self, run_id: str) -> int:
+        version = self._find(run_id)[1]
         if version is None:
             raise StorageError(f"the commit to table {self.name!r} can't be found again", hint="run it once more")
         return version
@@ -84,15 +111,6 @@ class DeltaLakeTable:
             except (DeltaError, OSError) as error:
                 raise NotFoundError(f"table {self.name!r} has no version {version}: {error}") from error
         return table
-
-    def _committed(self, run_id: str) -> int | None:
-        table = self._open()
-        if table is None:
-            return None
-        for commit in table.history(_LOOK_BACK):
-            if commit.get(_RUN_ID) == run_id:
-                return int(commit["version"])
-        return None
 
     def _error(self, error: Exception) -> StorageError:
         return StorageError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -59,14 +60,25 @@ class LmdbOnline:
         return found
 
     def count(self, group: str) -> int:
-        return len(self._keys(group))
+        prefix = _prefix(group)
+        try:
+            with self._environment.begin() as transaction, transaction.cursor() as cursor:
+                return sum(1 for _ in _entries(cursor, prefix))
+        except lmdb.Error as error:
+            raise self._error(error) from error
 
-    def drop(self, group: str) -> None:
-        keys = self._keys(group)
+    def drop(self, group: str, *, older_than: int | None = None) -> None:
+        prefix = _prefix(group)
         try:
             with self._environment.begin(write=True) as transaction:
-                for key in keys:
-                    transaction.delete(key)
+                with transaction.cursor() as cursor:
+                    names = [
+                        name
+                        for name, value in _entries(cursor, prefix)
+                        if older_than is None or _TIME.unpack_from(value)[0] < older_than
+                    ]
+                for name in names:
+                    transaction.delete(name)
         except lmdb.Error as error:
             raise self._error(error) from error
 
@@ -74,17 +86,6 @@ class LmdbOnline:
         if not self._closed:
             self._closed = True
             _release(self._path)
-
-    def _keys(self, group: str) -> list[bytes]:
-        prefix = _prefix(group)
-        keys = []
-        with self._environment.begin() as transaction, transaction.cursor() as cursor:
-            if cursor.set_range(prefix):
-                for key in cursor.iternext(keys=True, values=False):
-                    if not key.startswith(prefix):
-                        break
-                    keys.append(key)
-        return keys
 
     def _error(self, error: Exception) -> StorageError:
         return StorageError(
@@ -106,6 +107,14 @@ def _name(prefix: bytes, key: bytes) -> bytes:
     name = prefix + key
     # LMDB's keys are short; a long one is kept by its hash, which is as good as unique.
     return name if len(name) <= _MAX_KEY else prefix + b"\xff" + hashlib.sha256(key).digest()
+
+
+def _entries(cursor: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if cursor.set_range(prefix):
+        for name, value in cursor:
+            if not name.startswith(prefix):
+                return
+            yield name, value
 
 
 def _acquire(path: str) -> lmdb.Environment:

@@ -36,8 +36,8 @@ class OnlineStore(Protocol):
         """How many keys the group has."""
         ...
 
-    def drop(self, group: str) -> None:
-        """Forget the whole group."""
+    def drop(self, group: str, *, older_than: int | None = None) -> None:
+        """Forget the whole group, or only its values of before `older_than`; at once, for all readers."""
         ...
 
     def close(self) -> None:
