@@ -15,6 +15,8 @@ _OF_NUMBERS = ("sum", "mean", "min", "max")
 class Feature:
     """One feature of an entity, computed from its events strictly before an instant t.
 
+    NaN and infinity count as missing, as they do in a source.
+
     Attributes:
         kind: one of `KINDS`.
         column: the source's column that it reads; None for `count`.
@@ -30,8 +32,10 @@ class Feature:
     def __post_init__(self) -> None:
         if self.window is not None:
             duration(self.window)
-        if self.kind == "last" and (self.n is None or self.n < 1):
-            raise ConfigError(f"last({self.column!r}, n={self.n!r}): n must be at least 1", field="n")
+        if self.kind == "last" and (type(self.n) is not int or self.n < 1):
+            raise ConfigError(
+                f"last({self.column!r}, n={self.n!r}): n must be at least 1", hint="n is a whole number", field="n"
+            )
 
     @property
     def window_micros(self) -> int | None:

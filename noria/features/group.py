@@ -118,6 +118,7 @@ class FeatureGroup:
             tuple(feature.empty for feature in self.features.values()),
             None if self.ttl is None else duration(self.ttl),
             self.definition_hash(),
+            tuple(self.types().values()),
         )
 
     def inputs(self, settings: Settings) -> dict[str, str]:
@@ -134,6 +135,6 @@ class FeatureGroup:
         """Compute the newest values of all entities and put them into the online store."""
         from noria.features.store import FeatureStore
 
-        done = FeatureStore(workspace).materialize(self)
+        done = FeatureStore(workspace).materialize(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}
         return Outcome(run_id, rows, {"features": len(self.features), "as_of": done.as_of})

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 import msgspec
 
-from noria.core import Clock, ConfigError, NotFoundError, SystemClock, allowed
+from noria.core import Clock, ConfigError, IntegrityError, NotFoundError, SystemClock, allowed
 from noria.storage import OnlineStore
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -29,6 +30,7 @@ class OnlineSpec:
         empty: the value of each feature for an entity without any event.
         ttl: microseconds after which an entity counts as expired; None for never.
         definition: the definition's hash; values of another definition are never read.
+        types: the type of each feature's values, as in a schema; `list[…]` for lists.
     """
 
     group: str
@@ -38,6 +40,7 @@ class OnlineSpec:
     empty: tuple[Any, ...]
     ttl: int | None
     definition: str
+    types: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -80,7 +83,7 @@ class OnlineFeatures:
             expired one all missing.
         found: whether the store has the entity.
         expired: whether the entity's newest event is older than the group's ttl.
-        event_times: the newest event's time, microseconds since 1970; None where not found.
+        event_times: the newest event's time, microseconds since 1970; None where not found, or without event times.
     """
 
     columns: dict[str, list[Any]]
@@ -89,9 +92,42 @@ class OnlineFeatures:
     event_times: list[int | None]
 
 
-def pack(event_time: int, values: Sequence[Any]) -> bytes:
+def pack(event_time: int | None, values: Sequence[Any]) -> bytes:
     """The newest event's time and the values, in the order of the spec, as MessagePack."""
     return _encode([event_time, *values])
+
+
+class _Layout:
+    """What reading a group needs, worked out once."""
+
+    def __init__(self, spec: OnlineSpec) -> None:
+        self.spec = spec
+        self.place = spec.place
+        self.names = [f"{spec.group}.{name}" for name in spec.features]
+        self.dates = [i for i, kind in enumerate(spec.types) if kind in ("date", "list[date]")]
+        self.expired = [None] * len(spec.features)
+        # Decoded anew for each entity, so that no two of them share a list.
+        self.missing = pack(None, spec.empty)
+
+    def decode(self, value: bytes) -> list[Any]:
+        """The event's time, then the features."""
+        try:
+            row = _decode(value)
+        except msgspec.DecodeError as error:
+            raise IntegrityError(
+                f"a value of feature group {self.spec.group!r} in the online store is damaged: {error}",
+                hint="run the group again: its values are built from the tables",
+            ) from error
+        for i in self.dates:
+            row[i + 1] = _date(row[i + 1])
+        return row
+
+
+def _date(value: Any) -> Any:
+    # MessagePack has instants but no dates: they are packed as ISO text.
+    if isinstance(value, list):
+        return [_date(each) for each in value]
+    return None if value is None else date.fromisoformat(value)
 
 
 class OnlineReader:
@@ -100,12 +136,12 @@ class OnlineReader:
     def __init__(self, store: OnlineStore, specs: Sequence[OnlineSpec], clock: Clock | None = None) -> None:
         self._store = store
         self._clock = clock or SystemClock()
-        self._specs = {spec.group: spec for spec in specs}
+        self._layouts = {spec.group: _Layout(spec) for spec in specs}
 
     @property
     def specs(self) -> tuple[OnlineSpec, ...]:
         """The groups that can be read."""
-        return tuple(self._specs.values())
+        return tuple(layout.spec for layout in self._layouts.values())
 
     def read(self, group: str, entity_ids: Sequence[Any]) -> OnlineFeatures:
         """The newest values of a group's features; the ttl is enforced now.
@@ -113,19 +149,28 @@ class OnlineReader:
         Raises:
             NotFoundError: there is no such group.
             ConfigError: an id of the wrong type.
+            IntegrityError: a stored value is damaged.
         """
-        if group not in self._specs:
-            raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._specs, group))
-        spec = self._specs[group]
+        layout = self._layouts.get(group)
+        if layout is None:
+            raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._layouts, group))
+        spec = layout.spec
         oldest = None if spec.ttl is None else self._clock.now() - spec.ttl
-        rows: list[Sequence[Any]] = []
+        rows: list[list[Any]] = []
         found, expired, times = [], [], []
-        for value in self._store.read(spec.place, [spec.key(entity_id) for entity_id in entity_ids]):
-            row = None if value is None else _decode(value.value)
-            late = row is not None and oldest is not None and row[0] < oldest
-            rows.append(spec.empty if row is None else (None,) * len(spec.features) if late else row[1:])
-            found.append(row is not None)
+        for value in self._store.read(layout.place, [spec.key(entity_id) for entity_id in entity_ids]):
+            row = layout.decode(layout.missing if value is None else value.value)
+            time = row.pop(0)
+            late = oldest is not None and time is not None and time < oldest
+            rows.append(layout.expired if late else row)
+            found.append(value is not None)
             expired.append(late)
-            times.append(None if row is None else row[0])
-        columns = {f"{group}.{name}": [row[i] for row in rows] for i, name in enumerate(spec.features)}
-        return OnlineFeatures(columns, found, expired, times)
+            times.append(time)
+        return OnlineFeatures(_columns(layout.names, rows), found, expired, times)
+
+
+def _columns(names: list[str], rows: list[list[Any]]) -> dict[str, list[Any]]:
+    if len(rows) == 1:  # the server's usual question
+        return {name: [value] for name, value in zip(names, rows[0], strict=True)}
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in names]
+    return dict(zip(names, columns, strict=True))

@@ -11,15 +11,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Field, Settings, allowed, duration
+from noria.core import ConfigError, DataError, Field, NotFoundError, Settings, allowed, duration
+from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
-from noria.features.online import OnlineFeatures, OnlineReader, pack
-from noria.features.windows import Timeline, compute, ranges
+from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack
+from noria.features.windows import Timeline, compute, newest, ranges
 from noria.pipelines.dtypes import polars_type
-from noria.storage import Put, Workspace
+from noria.storage import ABSENT, Put, Workspace
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
+_NEVER = -1
+"""As of just after this when there are no events at all: 1970."""
 
 
 @dataclass(frozen=True)
@@ -56,60 +59,87 @@ class FeatureStore:
             events: frames to use instead of the tables of the groups' sources, by source name.
 
         Raises:
-            ConfigError: the labels lack a column.
-            DataError: a label has no time.
+            ConfigError: a column of the labels or events is missing or of another type, or a feature's name is taken.
+            DataError: a label or an event has no time.
         """
-        for column in (time, *(group.entity for group in groups)):
-            if column not in labels.columns:
-                raise ConfigError(
-                    f"the labels have no column {column!r}", hint=allowed(labels.columns, column), field=column
-                )
-        if not isinstance(labels.schema[time], pl.Datetime):
-            raise ConfigError(
-                f"the labels' time {time!r} is {labels.schema[time]}", hint="cast it to pl.Datetime", field=time
-            )
-        if labels[time].null_count():
-            raise DataError(f"{labels[time].null_count()} labels have no {time!r}", hint="filter them out", field=time)
-        at = labels[time].dt.timestamp("us").to_numpy().astype(np.int64)
-        lines: dict[tuple[str, str], Timeline] = {}
-        for group in groups:
-            key = (group.source.name, group.entity)
-            if key not in lines:
-                lines[key] = self._timeline(group, events)
-            labels = labels.with_columns(_features(group, lines[key], labels[group.entity], at))
+        at = _instants(labels, time)
+        for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
+            _check_labels(labels, group)
+            numbers = line.numbers(labels[group.entity])
+            features = _features(group, line, numbers, at)
+            if group.ttl is not None:
+                newest, exists = _newest(group, line, numbers, at)
+                expired = pl.Series(exists & (newest < at - duration(group.ttl)))
+                features = [column.set(expired, None) for column in features]
+            labels = labels.with_columns(features)
         return labels
 
+    def register(self, group: FeatureGroup) -> OnlineSpec:
+        """Keep a group's definition in the project, so that it can be read by its name and without its source.
+
+        Registering it again changes nothing; another definition takes the name over. A model that was trained with
+        the old one goes on reading that, for it carries the spec.
+        """
+        spec = group.online_spec()
+        data = {"definition": group.to_dict(), "online": spec.to_dict()}
+        before = self._workspace.records.get("features", group.name)
+        if before is None or OnlineSpec.from_dict(before.data["online"]) != spec:
+            revision = ABSENT if before is None else before.revision
+            self._workspace.records.commit(Put("features", group.name, data, revision))
+        return spec
+
     def materialize(
-        self, group: FeatureGroup, *, as_of: int | None = None, events: pl.DataFrame | None = None
+        self,
+        group: FeatureGroup,
+        *,
+        as_of: int | None = None,
+        events: pl.DataFrame | None = None,
+        run_id: str | None = None,
     ) -> Materialized:
-        """Compute every entity's features and put them into the online store.
+        """Compute every entity's features and put them into the online store; doing it again changes nothing.
 
         Args:
             group: what to compute.
             as_of: the instant, microseconds; by default just after the newest event, so that a replay of old data sees
                 its own time and not today's: the wheel turns on the data's clock.
             events: a frame to use instead of the source's table.
+            run_id: kept with the note of what was done.
+
+        Raises:
+            ConfigError: a column of the events is missing or of another type.
+            DataError: an event has no time.
         """
-        line = self._timeline(group, None if events is None else {group.source.name: events})
-        newest = int(line.times.max(initial=-1)) if group.source.time is not None else self._workspace.clock.now()
-        as_of = newest + 1 if as_of is None else as_of
+        (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
+        if as_of is None:
+            as_of = (
+                self._workspace.clock.now()
+                if group.source.time is None
+                else (int(line.times.max()) if len(line.times) else _NEVER) + 1
+            )
         spec = group.online_spec()
-        before = self._workspace.records.get("materialized", spec.place)
+        values = _pack(group, spec, line, as_of)
+        self._replace(spec.place, as_of, values)
+        done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
+        self._workspace.records.commit(Put("materialized", spec.place, done))
+        return Materialized(len(line.order), len(values), as_of)
+
+    def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+        """Write the values, and forget those of entities that have no events any more."""
+        online = self._workspace.online
+        before = self._workspace.records.get("materialized", place)
         if before is not None and before.data["as_of"] > as_of:
             # The history was rewritten: the newer values are of events that are no more.
-            self._workspace.online.drop(spec.place)
-        ids = line.entities["id"]
-        columns = _features(group, line, ids, np.full(len(ids), as_of, dtype=np.int64), enforce_ttl=False)
-        times = line.times[np.maximum(line.starts[1:] - 1, 0)].tolist()
-        rows = zip(*(column.to_list() for column in columns), strict=True)
-        packed = [pack(time, row) for time, row in zip(times, rows, strict=True)]
-        keys = [spec.key(entity) for entity in ids.to_list()]
-        for start in range(0, len(keys), _BATCH):
-            part = slice(start, start + _BATCH)
-            self._workspace.online.write(spec.place, keys[part], [as_of] * len(keys[part]), packed[part])
-        witness = keys[-1].hex() if keys else ""
-        self._workspace.records.commit(Put("materialized", spec.place, {"as_of": as_of, "witness": witness}))
-        return Materialized(len(line.frame), len(keys), as_of)
+            online.drop(place)
+        self._write(place, as_of, values)
+        online.drop(place, older_than=as_of)
+        if before is not None and before.data["as_of"] == as_of and online.count(place) > len(values):
+            online.drop(place)  # some were written as of the very same instant, and are no more
+            self._write(place, as_of, values)
+
+    def _write(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+        for start in range(0, len(values), _BATCH):
+            keys, packed = zip(*values[start : start + _BATCH], strict=True)
+            self._workspace.online.write(place, keys, [as_of] * len(keys), packed)
 
     def is_materialized(self, group: FeatureGroup) -> bool:
         """Whether the online store has the group's values: one entity that was written last bears witness."""
@@ -120,50 +150,101 @@ class FeatureStore:
         witness = bytes.fromhex(record.data["witness"])
         return not witness or self._workspace.online.read(place, [witness]) != [None]
 
-    def get_online(self, group: FeatureGroup, entity_ids: Sequence[Any]) -> OnlineFeatures:
-        """The newest materialized values of a group for some entities."""
-        reader = OnlineReader(self._workspace.online, [group.online_spec()], self._workspace.clock)
-        return reader.read(group.name, entity_ids)
+    def get_online(self, group: FeatureGroup | OnlineSpec | str, entity_ids: Sequence[Any]) -> OnlineFeatures:
+        """The newest materialized values of a group for some entities.
+
+        Args:
+            group: a group, its spec, or the name of a registered one.
+            entity_ids: in any order, as often as you like.
+
+        Raises:
+            NotFoundError: no group of that name is registered.
+            ConfigError: an id of the wrong type.
+        """
+        spec = group.online_spec() if isinstance(group, FeatureGroup) else group
+        spec = self._registered(spec) if isinstance(spec, str) else spec
+        return OnlineReader(self._workspace.online, [spec], self._workspace.clock).read(spec.group, entity_ids)
+
+    def _registered(self, name: str) -> OnlineSpec:
+        record = self._workspace.records.get("features", name)
+        if record is None:
+            known = [record.key for record in self._workspace.records.list("features")]
+            raise NotFoundError(f"no feature group {name!r} is registered", hint=allowed(known, name))
+        return OnlineSpec.from_dict(record.data["online"])
 
     def close(self) -> None:
         """Close the stores."""
         self._workspace.close()
 
-    def _timeline(self, group: FeatureGroup, events: Mapping[str, pl.DataFrame] | None) -> Timeline:
-        source = group.source
-        columns = [group.entity, *((source.time,) if source.time else ())]
-        columns += [feature.column for feature in group.features.values() if feature.column]
-        given = None if events is None else events.get(source.name)
-        frame = self._workspace.table(source.name).read() if given is None else given
-        missing = [column for column in columns if column not in frame.columns]
-        if missing:
+
+def _instants(labels: pl.DataFrame, time: str) -> NDArray[np.int64]:
+    """The labels' times in microseconds."""
+    if time not in labels.columns:
+        raise ConfigError(f"the labels have no column {time!r}", hint=allowed(labels.columns, time), field=time)
+    if not isinstance(labels.schema[time], pl.Datetime):
+        raise ConfigError(
+            f"the labels' time {time!r} is {labels.schema[time]}", hint="cast it to pl.Datetime", field=time
+        )
+    if labels[time].null_count():
+        raise DataError(f"{labels[time].null_count()} labels have no {time!r}", hint="filter them out", field=time)
+    return labels[time].dt.timestamp("us").to_numpy().astype(np.int64)
+
+
+def _check_labels(labels: pl.DataFrame, group: FeatureGroup) -> None:
+    if group.entity not in labels.columns:
+        raise ConfigError(
+            f"the labels have no column {group.entity!r}",
+            hint=allowed(labels.columns, group.entity),
+            field=group.entity,
+        )
+    check_ids(labels[group.entity], group)
+    for name in group.features:
+        if f"{group.name}.{name}" in labels.columns:
             raise ConfigError(
-                f"feature group {group.name!r}: the events have no column {missing[0]!r}",
-                hint=allowed(frame.columns, missing[0]),
-                field=missing[0],
+                f"there is already a column '{group.name}.{name}'",
+                hint="give each group once, and each its own name; rename a column of the labels",
+                field=f"{group.name}.{name}",
             )
-        return Timeline.of(frame, group.entity, source.time)
+
+
+def _when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The instants; without event times every row has happened already."""
+    return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
+
+
+def _newest(
+    group: FeatureGroup, line: Timeline, numbers: NDArray[np.int64], at: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The times of entities' newest events as of instants, and whether there are any."""
+    start, end = ranges(line, numbers, _when(group, at), None)
+    return newest(line, end), end > start
 
 
 def _features(
-    group: FeatureGroup, line: Timeline, ids: pl.Series, at: NDArray[np.int64], *, enforce_ttl: bool = True
+    group: FeatureGroup, line: Timeline, numbers: NDArray[np.int64], at: NDArray[np.int64]
 ) -> list[pl.Series]:
     """The group's features of entities as of instants, as columns named `group.feature`."""
-    numbers = line.numbers(ids)
     windows: dict[int | None, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     columns = []
-    timeless = group.source.time is None
-    when = np.full(len(at), np.iinfo(np.int64).max) if timeless else at
     for name, feature in group.features.items():
         window = feature.window_micros
         if window not in windows:
-            windows[window] = ranges(line, numbers, when, window)
+            windows[window] = ranges(line, numbers, _when(group, at), window)
         column = group.source.schema[feature.column] if feature.column else None
         dtype = polars_type(Field(name, feature.dtype(column)))
         columns.append(compute(line, feature, numbers, *windows[window], dtype).alias(f"{group.name}.{name}"))
-    if group.ttl is None or not enforce_ttl:
-        return columns
-    start, end = ranges(line, numbers, when, None)
-    newest = line.times[np.maximum(end - 1, 0)] if len(line.times) else np.zeros(len(at), np.int64)
-    expired = pl.Series((end > start) & (newest < at - duration(group.ttl)))
-    return [pl.select(pl.when(~expired).then(column)).to_series().alias(column.name) for column in columns]
+    return columns
+
+
+def _pack(group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int) -> list[tuple[bytes, bytes]]:
+    """The key and the packed values of each entity with an event before the instant, in the order of the keys."""
+    numbers = np.arange(len(line.entities))
+    at = np.full(len(numbers), as_of, dtype=np.int64)
+    times, exists = _newest(group, line, numbers, at)
+    rows = pl.DataFrame([line.entities["id"], pl.Series("time", times), *_features(group, line, numbers, at)])
+    timeless = group.source.time is None
+    packed = (
+        (spec.key(entity), pack(None if timeless else time, values))
+        for entity, time, *values in rows.filter(pl.Series(exists)).iter_rows()
+    )
+    return sorted(packed)

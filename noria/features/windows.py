@@ -26,13 +26,15 @@ class Timeline:
     """Events in the order of entity, time and arrival.
 
     Attributes:
-        frame: the sorted rows.
+        frame: the rows, in the order of arrival.
+        order: [rows] the positions of those rows in the order of entity, time and arrival.
         entities: id to the entity's number; columns `id` and `number`.
-        starts: [entities + 1] where each entity's rows begin.
-        times: [rows] event times, microseconds.
+        starts: [entities + 1] where each entity's rows begin in that order.
+        times: [rows] event times in that order, microseconds.
     """
 
     frame: pl.DataFrame
+    order: Positions
     entities: pl.DataFrame
     starts: Positions
     times: NDArray[np.int64]
@@ -41,19 +43,25 @@ class Timeline:
     def of(events: pl.DataFrame, entity: str, time: str | None) -> Timeline:
         """Sort events; those without an entity belong to nobody and are left out."""
         events = events.filter(pl.col(entity).is_not_null())
-        times = pl.lit(0, pl.Int64) if time is None else pl.col(time).dt.timestamp("us")
-        entities = events.select(pl.col(entity).alias("id").unique(maintain_order=True)).with_row_index("number")
-        numbered = events.join(entities, left_on=entity, right_on="id", how="left", maintain_order="left")
-        rows = numbered.with_columns(times.alias("__time__")).sort("number", "__time__", maintain_order=True)
-        number = rows["number"].to_numpy()
-        starts = np.searchsorted(number, np.arange(len(entities) + 1)).astype(np.int64)
-        return Timeline(rows, entities, starts, np.ascontiguousarray(rows["__time__"].to_numpy(), dtype=np.int64))
+        ids = events[entity]
+        entities = pl.DataFrame({"id": ids.unique(maintain_order=True)}).with_row_index("number")
+        number = _numbers(ids, entities)
+        if time is None:
+            times = np.zeros(len(events), dtype=np.int64)
+        else:
+            times = events[time].dt.timestamp("us").to_numpy().astype(np.int64)
+        starts, order = _group(number, np.argsort(times, kind="stable"), len(entities))
+        return Timeline(events, order, entities, starts, times[order])
 
     def numbers(self, ids: pl.Series) -> Positions:
         """Each id's number; -1 where there is no event of it."""
-        known = self.entities.select(pl.col("id").cast(ids.dtype), "number")
-        joined = pl.DataFrame({"id": ids}).join(known, on="id", how="left", maintain_order="left")
-        return joined["number"].cast(pl.Int64).fill_null(-1).to_numpy()
+        # An id that doesn't fit into the entity's type becomes missing, and is nobody's.
+        return _numbers(ids.cast(self.entities["id"].dtype, strict=False), self.entities)
+
+
+def _numbers(ids: pl.Series, entities: pl.DataFrame) -> Positions:
+    joined = ids.alias("id").to_frame().join(entities, on="id", how="left", maintain_order="left")
+    return joined["number"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def ranges(
@@ -71,8 +79,12 @@ def compute(
     if feature.kind == "count" or feature.column is None:
         return pl.Series(end - start, dtype=pl.Int64)
     column = line.frame[feature.column]
+    if column.dtype.is_float():  # NaN and infinity are no values: one of them would spoil all sums after it
+        column = column.set(~column.is_finite(), None)
     if feature.kind == "latest":
-        return column.gather(pl.Series(np.where(end > start, end - 1, -1)).replace(-1, None)).cast(dtype)
+        rows = pl.Series(_at(line.order, end - 1)).set(pl.Series(end == start), None)
+        return column.gather(rows).cast(dtype)
+    column = column.gather(line.order)
     known = np.concatenate([[0], np.cumsum(column.is_not_null().to_numpy())]).astype(np.int64)
     present = column.drop_nulls()
     first, after = known[start], known[end]  # the same ranges among the values that aren't missing
@@ -82,12 +94,21 @@ def compute(
     if feature.kind in ("min", "max"):
         values = _extreme(present.to_numpy(), first, after, feature.kind)
     else:
-        restarts = known[line.starts]
         exact = np.int64 if dtype.is_integer() else np.float64
-        values = _sums(present.to_numpy().astype(exact), restarts, numbers, first, after)
+        values = _sums(present.to_numpy().astype(exact), known[line.starts], numbers, first, after)
         if feature.kind == "mean":
             values = values / np.where(empty, 1, after - first)
     return pl.Series(values).cast(dtype).set(pl.Series(empty), None)
+
+
+def newest(line: Timeline, end: Positions) -> NDArray[np.int64]:
+    """The time of the newest event before each end; meaningless where there is none."""
+    return _at(line.times, end - 1)
+
+
+def _at(values: NDArray[np.int64], positions: Positions) -> NDArray[np.int64]:
+    """The values at the positions; anything for a position that there isn't."""
+    return values[np.maximum(positions, 0)] if len(values) else np.zeros(len(positions), dtype=np.int64)
 
 
 def _last(present: pl.Series, first: Positions, after: Positions, n: int, dtype: pl.DataType) -> pl.Series:
@@ -136,16 +157,39 @@ def _search(starts: Any, times: Any, numbers: Any, at: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
+def _group(numbers: Any, by_time: Any, entities: Any) -> Any:
+    """Where each entity's rows begin, and the rows by entity, each entity's in the order given (a counting sort)."""
+    starts = np.zeros(entities + 1, dtype=np.int64)
+    for number in numbers:
+        starts[number + 1] += 1
+    for entity in range(entities):
+        starts[entity + 1] += starts[entity]
+    free = starts[:-1].copy()
+    order = np.empty(len(numbers), dtype=np.int64)
+    for row in by_time:
+        order[free[numbers[row]]] = row
+        free[numbers[row]] += 1
+    return starts, order
+
+
+@numba.njit(cache=True, nogil=True)
 def _sums(values: Any, restarts: Any, numbers: Any, first: Any, after: Any) -> Any:
-    """Sums of ranges by prefix sums that start anew at each entity, so that big entities don't blur small ones."""
+    """Sums of ranges by prefix sums, each with what rounding took from it (Knuth's TwoSum), so that a window's small
+    values aren't lost behind big ones before it; they start anew at each entity, so that none blurs another."""
     prefix = np.zeros(len(values) + len(restarts), dtype=values.dtype)
+    lost = np.zeros(len(prefix), dtype=values.dtype)
     for entity in range(len(restarts) - 1):
-        total = prefix[0] * 0
+        total = error = prefix[0] * 0
         for i in range(restarts[entity], restarts[entity + 1]):
-            total += values[i]
+            new = total + values[i]
+            added = new - total
+            error += (total - (new - added)) + (values[i] - added)
+            total = new
             prefix[i + entity + 1] = total
+            lost[i + entity + 1] = error
     result = np.zeros(len(first), dtype=values.dtype)
     for i in range(len(first)):
         if numbers[i] >= 0:
-            result[i] = prefix[after[i] + numbers[i]] - prefix[first[i] + numbers[i]]
+            a, b = first[i] + numbers[i], after[i] + numbers[i]
+            result[i] = (prefix[b] - prefix[a]) + (lost[b] - lost[a])
     return result

@@ -229,7 +229,7 @@ class ModelServer:
         path = exchange.path
         if path in self._operations or path in self._several:
             if exchange.method != b"POST":
-                raise _NotAllowedError(exchange.method, "POST")
+                raise MethodNotAllowedError(exchange.method, "POST")
             models = self._several[path]
             ways = ", ".join(f"/models/{model}{path.decode()}" for model in models)
             raise RequestError(f"several models can answer {path.decode()}", hint=f"choose one: {ways}")
@@ -244,7 +244,7 @@ class ModelServer:
             shown = path.decode("utf-8", "replace")
             raise NotFoundError(f"there is nothing at {shown}", hint="see /openapi.json")
         if exchange.method not in _GET:
-            raise _NotAllowedError(exchange.method, "GET, HEAD")
+            raise MethodNotAllowedError(exchange.method, "GET, HEAD")
         exchange.respond(*page(exchange))
 
     def _live(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
@@ -279,7 +279,7 @@ class ModelServer:
         if exchange.path:
             problem["instance"] = exchange.path.decode("utf-8", "replace")
         extra = b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
-        if isinstance(error, _NotAllowedError):
+        if isinstance(error, MethodNotAllowedError):
             extra = b"allow: %b\r\n" % error.allowed.encode()
         known = exchange.path in self._operations
         self._batches.count(exchange, exchange.path.decode() if known else "other", error.status)
@@ -302,8 +302,8 @@ class ModelServer:
             connection.close()
 
 
-class _NotAllowedError(RequestError):
-    """A path doesn't know this method."""
+class MethodNotAllowedError(RequestError):
+    """The path doesn't know this method."""
 
     def __init__(self, method: bytes, allowed: str) -> None:
         super().__init__(f"{method.decode('latin-1')} is not allowed here", status=405, hint=f"use {allowed}")

@@ -48,6 +48,16 @@ class OnlineStoreConformance:
         assert [store.count(group) for group in ("g", "g@1", "g@12", "h")] == [2, 0, 2, 2]
         assert store.read("g@12", [b"a"]) == [(1, b"g@12")]
 
+    def test_only_what_is_older_can_be_dropped(self) -> None:
+        store = self.store()
+        store.write("g", [b"a", b"b", b"c"], [-1, 5, 6], [b"A", b"B", b"C"])
+        store.write("other", [b"a"], [0], [b"A"])
+        store.drop("g", older_than=5)
+        assert store.read("g", [b"a", b"b", b"c"]) == [None, (5, b"B"), (6, b"C")]
+        assert store.count("other") == 1
+        store.drop("g")
+        assert store.count("g") == 0
+
     def test_any_bytes_are_keys_and_values(self) -> None:
         store = self.store()
         keys = [b"\0", b"\0\0", b"\xff" * 8, b"k" * 5000, b"k" * 5001, bytes(range(256)), "schlüssel".encode()]

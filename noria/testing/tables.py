@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 
 import polars as pl
@@ -59,6 +60,25 @@ class TableConformance:
         table.write(FRAME, run_id="b")
         assert table.write(FRAME, run_id="a") == version
         assert len(table.read()) == 6
+
+    @pytest.mark.parametrize("made", [False, True])
+    def test_one_run_done_twice_at_once_is_done_once(self, made: bool) -> None:
+        if made:
+            self.table("t").write(FRAME.clear(), run_id="before")
+        together, versions = threading.Barrier(4), []
+
+        def work() -> None:
+            table = self.table("t")
+            together.wait()
+            versions.append(table.write(FRAME, run_id="a"))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert versions == [self.table("t").version()] * 4
+        assert len(self.table("t").read()) == len(FRAME)
 
     def test_an_empty_frame_is_a_version_too(self) -> None:
         table = self.table("t")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,22 @@ FEATURES: dict[str, Feature] = {
     "word": nr.latest("s"),
     "last": nr.last("s", n=2),
     "last_3h": nr.last("i", n=3, window="3h"),
+    "big_3h": nr.sum("big", window="3h"),
+    "big_mean_3h": nr.mean("big", window="3h"),
+    "day": nr.latest("day"),
+    "days": nr.last("day", n=2),
 }
-SCHEMA = {"who": "int64?", "x": "float64?", "i": "int32?", "s": "str?", "at": nr.Timestamp("us")}
-TYPES = {"who": pl.Int64, "x": pl.Float64, "i": pl.Int32, "s": pl.String, "at": pl.Datetime("us", "UTC")}
+SCHEMA: dict[str, Any] = {
+    "who": "int64?",
+    "x": "float64?",
+    "i": "int32?",
+    "s": "str?",
+    "big": "float64?",
+    "day": "date?",
+}
+SCHEMA["at"] = nr.Timestamp("us")
+TYPES: dict[str, Any] = {"who": pl.Int64, "x": pl.Float64, "i": pl.Int32, "s": pl.String}
+TYPES |= {"big": pl.Float64, "day": pl.Date, "at": pl.Datetime("us", "UTC")}
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Event:
     x: float | None
     i: int | None
     s: str | None
+    big: float | None  # of very different sizes, and what isn't a number
+    day: date | None
     hour: int  # whole hours, so that events tie with each other, with windows' edges and with labels
 
 
@@ -59,6 +74,8 @@ EVENTS = st.lists(
         x=st.none() | st.floats(-1e3, 1e3, width=32),
         i=st.none() | st.integers(-9, 9),
         s=st.none() | st.sampled_from("abc"),
+        big=st.none() | st.sampled_from([1e17, -1e17, 1.0, 0.25, 3e8, math.nan, math.inf]),
+        day=st.none() | st.sampled_from([date(1969, 12, 31), date(2024, 2, 29)]),
         hour=st.integers(0, 12),
     ),
     max_size=25,
@@ -75,7 +92,7 @@ def oracle(events: list[Event], feature: Feature, who: int | None, hour: float) 
     ordered = [e for _, _, e in sorted(mine, key=lambda entry: entry[:2])]
     if feature.kind == "count":
         return len(ordered)
-    values = [getattr(e, str(feature.column)) for e in ordered]
+    values = [number(getattr(e, str(feature.column))) for e in ordered]
     if feature.kind == "latest":
         return values[-1] if values else None
     known = [v for v in values if v is not None]
@@ -91,6 +108,10 @@ def oracle(events: list[Event], feature: Feature, who: int | None, hour: float) 
     }[feature.kind]
 
 
+def number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def same(got: Any, expected: Any) -> bool:
     if isinstance(got, float) and isinstance(expected, (int, float)):
         return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-6)
@@ -103,7 +124,7 @@ def group(**options: Any) -> nr.FeatureGroup:
 
 
 def frame(events: list[Event]) -> pl.DataFrame:
-    rows = [(e.who, e.x, e.i, e.s, START + timedelta(hours=e.hour)) for e in events]
+    rows = [(e.who, e.x, e.i, e.s, e.big, e.day, START + timedelta(hours=e.hour)) for e in events]
     return pl.DataFrame(rows, schema=TYPES, orient="row")
 
 
@@ -137,8 +158,10 @@ def test_online_equals_the_training_set_to_the_bit(events: list[Event], hour: in
         offline = store.training_set(labels, [group()], time="when", events={"events": given_events})
         for name in FEATURES:
             assert online.columns[f"g.{name}"] == offline[f"g.{name}"].to_list(), name
-        present = {e.who for e in events}
+        present = {e.who for e in events if e.hour < hour}
         assert online.found == [entity in present for entity in ids]
+        newest = [max((e.hour for e in events if e.who == who and e.hour < hour), default=None) for who in ids]
+        assert online.event_times == [None if h is None else START_MICROS + h * HOUR for h in newest]
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,12 +172,12 @@ def test_a_ttl_means_the_same_offline_and_online(events: list[Event], hour: int)
         tempfile.TemporaryDirectory() as folder,
         Workspace.open(Settings(Path(folder)), ManualClock(now)) as workspace,
     ):
-        store, past, mortal = nr.FeatureStore(workspace), [e for e in events if e.hour < hour], group(ttl="3h")
-        store.materialize(mortal, as_of=now, events=frame(past))
+        store, mortal = nr.FeatureStore(workspace), group(ttl="3h")
+        store.materialize(mortal, as_of=now, events=frame(events))
         online = store.get_online(mortal, [1, 2, 3])
         labels = pl.DataFrame({"who": [1, 2, 3], "when": [START + timedelta(hours=hour)] * 3}).cast(
             {"when": TYPES["at"]}
         )
-        offline = store.training_set(labels, [mortal], time="when", events={"events": frame(past)})
+        offline = store.training_set(labels, [mortal], time="when", events={"events": frame(events)})
         for name in FEATURES:
             assert online.columns[f"g.{name}"] == offline[f"g.{name}"].to_list(), name

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria.core import ConfigError, DataError, NotFoundError, Settings
+from noria.core import ConfigError, DataError, IntegrityError, NotFoundError, Settings
 from noria.features import OnlineReader, OnlineSpec
 from noria.storage import Workspace
 from noria.testing import ManualClock
@@ -80,12 +80,76 @@ def test_a_rewritten_history_replaces_newer_values(store: nr.FeatureStore) -> No
     assert found.found == [True, False]
 
 
+def test_values_of_the_past_have_the_freshness_of_the_past(store: nr.FeatureStore) -> None:
+    store.materialize(group(ttl="36h"), as_of=2 * DAY, events=EVENTS)
+    found = store.get_online(group(ttl="36h"), ["ann", "bob"])
+    assert (found.found, found.expired, found.event_times) == ([True, False], [True, False], [DAY, None])
+
+
+@pytest.mark.parametrize("later", [0, DAY])
+def test_an_entity_without_events_any_more_is_forgotten(store: nr.FeatureStore, later: int) -> None:
+    store.materialize(group(), events=EVENTS)
+    store.materialize(group(), as_of=3 * DAY + 1 + later, events=EVENTS.filter(pl.col("user") == "ann"))
+    assert store.get_online(group(), ["ann", "bob"]).found == [True, False]
+
+
+def test_doing_it_again_changes_nothing(store: nr.FeatureStore) -> None:
+    first = store.materialize(group(), events=EVENTS, run_id="r")
+    before = store.get_online(group(), ["ann", "bob"])
+    assert store.materialize(group(), events=EVENTS, run_id="r") == first
+    assert store.get_online(group(), ["ann", "bob"]) == before
+
+
+def test_a_registered_group_is_read_by_its_name(store: nr.FeatureStore) -> None:
+    assert store.register(group()) == store.register(group()) == group().online_spec()
+    store.materialize(group(), events=EVENTS)
+    expected = store.get_online(group(), ["ann", "eve"])
+    assert store.get_online("habits", ["ann", "eve"]) == expected
+    assert store.get_online(group().online_spec(), ["ann", "eve"]) == expected
+    with pytest.raises(NotFoundError, match="did you mean 'habits'"):
+        store.get_online("habit", ["ann"])
+    changed = group(ttl="1d")
+    store.register(changed)
+    assert store.get_online("habits", ["ann"]).found == [False]
+
+
+def test_events_before_1970_are_events(store: nr.FeatureStore) -> None:
+    old = EVENTS.with_columns(pl.col("at") - pl.duration(days=100))
+    assert store.materialize(group(), events=old).as_of == -97 * DAY + 1
+    assert store.get_online(group(), ["ann"]).columns["habits.spent"] == [5.0]
+
+
+def test_no_events_are_no_entities(store: nr.FeatureStore) -> None:
+    done = store.materialize(group(), events=EVENTS.clear())
+    assert (done.events, done.entities, done.as_of) == (0, 0, 0)
+    made = store.training_set(EVENTS, [group()], time="at", events={"buys": EVENTS.clear()})
+    assert made["habits.spent"].to_list() == [None] * 3
+    assert store.training_set(EVENTS.clear(), [group()], time="at", events={"buys": EVENTS}).is_empty()
+
+
+def test_lists_online_are_nobody_elses(store: nr.FeatureStore) -> None:
+    prices = group(features={"prices": nr.last("price", n=2)})
+    store.materialize(prices, events=EVENTS)
+    first, second = store.get_online(prices, ["eve", "nobody"]).columns["habits.prices"]
+    first.append("mine")
+    assert second == store.get_online(prices, ["eve"]).columns["habits.prices"][0] == []
+
+
+def test_a_damaged_value_is_named(store: nr.FeatureStore, tmp_path: Path) -> None:
+    spec = group().online_spec()
+    with Workspace.open(Settings(tmp_path)) as workspace:
+        workspace.online.write(spec.place, [spec.key("ann")], [1], [b"\xc1"])
+        with pytest.raises(IntegrityError, match="'habits' in the online store is damaged"):
+            store.get_online(group(), ["ann"])
+
+
 def test_a_source_without_time_has_latest_values(store: nr.FeatureStore) -> None:
     source = nr.Source("users", "users.csv", key="user", schema={"user": "str", "town": "str?"})
     profile = nr.FeatureGroup("profile", entity="user", source=source, features={"town": nr.latest("town")})
     users = pl.DataFrame({"user": ["ann", "bob"], "town": ["Oslo", None]})
     store.materialize(profile, events=users)
     assert store.get_online(profile, ["ann", "bob", "eve"]).columns == {"profile.town": ["Oslo", None, None]}
+    assert store.get_online(profile, ["ann", "eve"]).event_times == [None, None]
     made = store.training_set(EVENTS, [profile], time="at", events={"users": users})
     assert made["profile.town"].to_list() == ["Oslo", None, "Oslo"]
 
@@ -114,6 +178,9 @@ def test_wrong_windows_are_refused_at_once() -> None:
         nr.count(window="30 days")
     with pytest.raises(ConfigError, match="n must be at least 1"):
         nr.last("price", n=0)
+    for n in (True, 2.5, None):
+        with pytest.raises(ConfigError, match="n must be at least 1"):
+            nr.last("price", n=n)  # type: ignore[arg-type]
 
 
 def test_wrong_labels_are_explained(store: nr.FeatureStore) -> None:
@@ -132,6 +199,58 @@ def test_wrong_labels_are_explained(store: nr.FeatureStore) -> None:
         store.training_set(EVENTS, [group()], time="at")
     with pytest.raises(ConfigError, match="the events have no column 'price'"):
         store.training_set(EVENTS, [group()], time="at", events={"buys": EVENTS.drop("price")})
+
+
+def test_wrong_events_are_explained(store: nr.FeatureStore) -> None:
+    def ask(events: pl.DataFrame) -> None:
+        store.training_set(EVENTS, [group()], time="at", events={"buys": events})
+
+    with pytest.raises(ConfigError, match="the events' 'at' is Int64"):
+        ask(EVENTS.with_columns(pl.col("at").dt.timestamp("us")))
+    with pytest.raises(ConfigError, match="the events' 'user' is Int64"):
+        ask(EVENTS.with_columns(user=pl.lit(1, pl.Int64)))
+    with pytest.raises(ConfigError, match="the events' 'price' is String"):
+        ask(EVENTS.with_columns(pl.col("price").cast(pl.String)))
+    with pytest.raises(DataError, match="1 events of 'buys' have no 'at'"):
+        ask(EVENTS.with_columns(pl.when(pl.col("user") == "ann").then("at")).tail(2))
+    narrow = nr.Source("n", "n.csv", schema={"user": "str", "price": "int8", "at": nr.Timestamp("us")})
+    wide = EVENTS.with_columns(price=pl.lit(1000, pl.Int64))
+    with pytest.raises(DataError, match="don't fit into the types of source 'n'"):
+        store.training_set(EVENTS, [group(source=narrow)], time="at", events={"n": wide})
+
+
+def test_groups_of_one_source_each_need_their_columns(store: nr.FeatureStore) -> None:
+    counts = nr.FeatureGroup("counts", entity="user", source=SOURCE, features={"n": nr.count()})
+    events = {"buys": EVENTS.drop("price")}
+    assert store.training_set(EVENTS, [counts], time="at", events=events)["counts.n"].to_list() == [0, 0, 1]
+    with pytest.raises(ConfigError, match="'habits': the events have no column 'price'"):
+        store.training_set(EVENTS, [counts, group()], time="at", events=events)
+
+
+def test_a_feature_takes_no_other_columns_name(store: nr.FeatureStore) -> None:
+    for labels, groups in (
+        (EVENTS, [group(), group(ttl="1d")]),
+        (EVENTS.with_columns(pl.lit(1).alias("habits.recent")), [group()]),
+    ):
+        with pytest.raises(ConfigError, match="there is already a column 'habits"):
+            store.training_set(labels, groups, time="at", events={"buys": EVENTS})
+
+
+def test_an_id_of_another_type_is_not_the_same_entity(store: nr.FeatureStore) -> None:
+    source = nr.Source("clicks", "c.csv", schema={"id": "int64", "at": nr.Timestamp("us")})
+    clicks = nr.FeatureGroup("clicks", entity="id", source=source, features={"n": nr.count()})
+    events = {"clicks": EVENTS.select(pl.Series("id", [7, 2**40, 7]), "at")}
+
+    def ask(ids: pl.Series) -> list[int]:
+        labels = pl.DataFrame({"id": ids, "when": [EVENTS["at"][2]] * len(ids)})
+        made: list[int] = store.training_set(labels, [clicks], time="when", events=events)["clicks.n"].to_list()
+        return made
+
+    assert ask(pl.Series([7, None], dtype=pl.Int32)) == [1, 0]
+    assert ask(pl.Series([7, 2**63], dtype=pl.UInt64)) == [1, 0]
+    for ids in (pl.Series(["7"]), pl.Series([7.0])):
+        with pytest.raises(ConfigError, match="the labels' 'id' is"):
+            ask(ids)
 
 
 def test_labels_of_another_time_unit_or_zone_mean_the_same_instants(store: nr.FeatureStore) -> None:

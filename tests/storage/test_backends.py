@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,25 @@ from noria.storage.delta_tables import DeltaLakeTable
 from noria.storage.lmdb_online import LmdbOnline
 from noria.storage.sqlite_records import SqliteRecords
 from noria.testing import BlobStoreConformance, OnlineStoreConformance, RecordsConformance, TableConformance
+
+
+def together(code: str, count: int = 2) -> list[str]:
+    """What some processes print that do the same at once, each with its number in `who`."""
+    command = [sys.executable, "-c", "import sys; who = int(sys.argv[1])\n" + code]
+    processes = [subprocess.Popen([*command, str(who)], stdout=subprocess.PIPE, text=True) for who in range(count)]
+    printed = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count
+    return printed
+
+
+def killed(code: str, seconds: float) -> None:
+    """Run code that prints a line when it begins its endless work, and kill it some time after."""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(seconds)
+        process.kill()
+    assert process.returncode == -9
 
 
 class TestLmdbOnline(OnlineStoreConformance):
@@ -47,15 +68,23 @@ class TestLmdbOnline(OnlineStoreConformance):
             "for n in range(1, 10**6): store.write('g', keys, [n] * 500, [b'%d' % n] * 500)\n"
         )
         for attempt in range(4):
-            with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                process.stdout.readline()
-                time.sleep(0.05 + attempt * 0.04)
-                process.kill()
+            killed(code, 0.05 + attempt * 0.04)
             store = LmdbOnline(folder)
             values = set(store.read("g", [b"%d" % i for i in range(500)]))
             assert len(values) == 1
             store.close()
+
+    def test_two_processes_write_and_the_newer_event_time_wins(self) -> None:
+        together(
+            "from noria.storage.lmdb_online import LmdbOnline\n"
+            f"store = LmdbOnline({str(self.path / 'shared')!r})\n"
+            "for i in range(50):\n"
+            "    store.write('g', [b'shared', b'%d-%d' % (who, i)], [i * 2 + who, 1], [b'%d' % who, b'x'])\n"
+        )
+        store = LmdbOnline(self.path / "shared")
+        assert store.read("g", [b"shared"]) == [(99, b"1")]
+        assert store.count("g") == 101
+        store.close()
 
 
 class TestSqliteRecords(RecordsConformance):
@@ -88,6 +117,46 @@ class TestSqliteRecords(RecordsConformance):
         with pytest.raises(StorageError, match="is closed"):
             store.get("c", "k")
 
+    def test_processes_make_one_file_and_count_together(self) -> None:
+        together(
+            "from noria.core import ConflictError; from noria.storage import Put\n"
+            "from noria.storage.sqlite_records import SqliteRecords\n"
+            f"store = SqliteRecords({str(self.path / 'shared.db')!r})\n"
+            "done = 0\n"
+            "while done < 20:\n"
+            "    record = store.get('c', 'n')\n"
+            "    try:\n"
+            "        n = record.data['n'] + 1 if record else 1\n"
+            "        store.commit(Put('c', 'n', {'n': n}, record.revision if record else 0))\n"
+            "        done += 1\n"
+            "    except ConflictError: pass\n",
+            count=4,
+        )
+        store = SqliteRecords(self.path / "shared.db")
+        record = store.get("c", "n")
+        assert record is not None
+        assert (record.data, record.revision) == ({"n": 80}, 80)
+        store.close()
+
+    def test_a_file_that_another_process_is_making_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def hold(name: str) -> sqlite3.Connection:
+            holder = sqlite3.connect(self.path / name, isolation_level=None, check_same_thread=False)
+            holder.execute("CREATE TABLE t (x)")
+            holder.execute("BEGIN IMMEDIATE")
+            return holder
+
+        holder = hold("held.db")
+        release = threading.Timer(0.2, lambda: holder.execute("COMMIT"))
+        release.start()
+        SqliteRecords(self.path / "held.db").close()
+        release.join()
+        holder.close()
+        monkeypatch.setattr("noria.storage.sqlite_records._BUSY_SECONDS", 0.05)
+        holder = hold("kept.db")
+        with pytest.raises(StorageError, match="locked"):
+            SqliteRecords(self.path / "kept.db")
+        holder.close()
+
 
 class TestDeltaLakeTable(TableConformance):
     @pytest.fixture(autouse=True)
@@ -106,6 +175,30 @@ class TestDeltaLakeTable(TableConformance):
         processes = [subprocess.Popen([sys.executable, "-c", code, str(n)]) for n in range(2)]
         assert [process.wait() for process in processes] == [0, 0]
         assert sorted(self.table("t").read()["n"].to_list()) == sorted([*range(10), *range(10)])
+
+    @pytest.mark.parametrize("mode", ["append", "overwrite"])
+    def test_one_run_in_several_processes_at_once_writes_once(self, mode: str) -> None:
+        printed = together(
+            "import polars as pl; from noria.storage.delta_tables import DeltaLakeTable\n"
+            f"table = DeltaLakeTable('t', {str(self.path / 't')!r})\n"
+            f"print(table.write(pl.DataFrame({{'n': [1]}}), run_id='same', mode={mode!r}))\n",
+            count=3,
+        )
+        assert printed == ["0\n"] * 3
+        assert self.table("t").read()["n"].to_list() == [1]
+
+    def test_a_write_that_is_killed_leaves_the_old_or_the_new(self) -> None:
+        code = (
+            "import itertools, polars as pl; from noria.storage.delta_tables import DeltaLakeTable\n"
+            f"table = DeltaLakeTable('t', {str(self.path / 't')!r})\n"
+            "for n in itertools.count(table.version() or 0):\n"
+            "    table.write(pl.DataFrame({'n': [n] * 50_000}), run_id=str(n), mode='overwrite')\n"
+            "    if not n or table.version() == n: print('ready', flush=True)\n"
+        )
+        for seconds in (0.0, 0.013, 0.029):
+            killed(code, seconds)
+            rows = self.table("t").read()
+            assert (len(rows), rows["n"].n_unique()) == (50_000, 1)
 
 
 class TestFileBlobs(BlobStoreConformance):
@@ -127,6 +220,27 @@ class TestFileBlobs(BlobStoreConformance):
         store.write(b"weights")
         assert store.read(blob.digest) == b"weights"
         assert not list((self.path / "blobs").rglob(".writing-*"))
+
+    def test_a_write_that_is_killed_leaves_the_whole_or_nothing(self) -> None:
+        code = (
+            f"from noria.storage import FileBlobs; store = FileBlobs({str(self.path / 'blobs')!r})\n"
+            "print('ready', flush=True)\n"
+            "for n in range(10**6): store.write(b'%d' % n * 200_000)\n"
+        )
+        for seconds in (0.02, 0.05, 0.09):
+            killed(code, seconds)
+            folders = (folder for folder in (self.path / "blobs").glob("*") if folder.is_dir())
+            for file in (file for folder in folders for file in folder.iterdir() if file.name[0] != "."):
+                self.store().read(file.parent.name + file.name)
+
+    def test_two_processes_write_one_blob(self) -> None:
+        printed = together(
+            f"from noria.storage import FileBlobs; store = FileBlobs({str(self.path / 'blobs')!r})\n"
+            "for n in range(30): print(store.write(b'%d' % n * 1000).digest)\n"
+        )
+        assert printed[0] == printed[1]
+        for digest in printed[0].split():
+            self.store().read(digest)
 
 
 @pytest.mark.parametrize(
