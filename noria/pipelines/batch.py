@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from noria.core import to_iso
-from noria.pipelines.contract import FILE, REASONS, judge
+from noria.pipelines.contract import REASONS, judge
 from noria.pipelines.extract import POSITION, Extracted, extract
 from noria.pipelines.source import Source
 from noria.pipelines.steps import fit_steps, steps_to_dict
@@ -70,11 +71,11 @@ class BatchProcessor:
         """
         source, run_id = self._source, run_id or secrets.token_hex(8)
         files = [extract(file, source.schema) for file in source.files(self._workspace.settings)]
-        judged = judge(files, source)
-        names = {check.name for check in source.checks}
-        reasons = Counter(_rule(reason, names) for reason in judged.bad[REASONS].explode().to_list())
-        reasons += Counter(line.reason.partition(": ")[0] for file in files for line in file.broken)
-        good = judged.good
+        whole = _concatenated(files)
+        judged = judge(whole, source)
+        reasons = Counter(reason for row in judged.bad[REASONS].to_list() for reason in _rules(row))
+        reasons += Counter(line.reason for file in files for line in file.broken)
+        good = judged.good.drop(POSITION)
         kept = good if source.where is None else good.filter(source.where)
         if source.where is not None and len(good) > len(kept):
             reasons["filtered by where"] = len(good) - len(kept)
@@ -97,26 +98,31 @@ class BatchProcessor:
         )
 
     def _quarantined(self, files: list[Extracted], bad: pl.DataFrame, run_id: str) -> pl.DataFrame:
-        names = [str(file.file) for file in files]
-        broken = [
-            (name, line.position, [line.reason], line.text)
-            for name, file in zip(names, files, strict=True)
+        at = to_iso(self._workspace.clock.now())
+        names, ends = [str(file.file) for file in files], np.cumsum([len(file.frame) for file in files])
+        index = (bad[POSITION] - 1).to_list()
+        places = np.searchsorted(ends, index, side="right").tolist()
+        starts = [0, *ends.tolist()]
+        rows = [
+            (
+                run_id,
+                self._source.name,
+                names[place],
+                files[place].frame[POSITION][at_row - starts[place]],
+                reasons,
+                row,
+                at,
+            )
+            for place, at_row, reasons, row in zip(
+                places, index, bad[REASONS].to_list(), bad["row"].to_list(), strict=True
+            )
+        ]
+        rows += [
+            (run_id, self._source.name, str(file.file), line.position, [line.reason], line.text, at)
+            for file in files
             for line in file.broken
         ]
-        rows = bad.select(
-            pl.lit(pl.Series(names)).gather(pl.col(FILE)).alias("file"),
-            pl.col(POSITION).alias("position"),
-            pl.col(REASONS).alias("reasons"),
-            "row",
-        )
-        columns = {name: _QUARANTINE[name] for name in rows.columns}
-        whole = pl.concat([rows, pl.DataFrame(broken, schema=columns, orient="row")])
-        return whole.select(
-            pl.lit(run_id).alias("run_id"),
-            pl.lit(self._source.name).alias("source"),
-            *columns,
-            pl.lit(to_iso(self._workspace.clock.now())).alias("at"),
-        )
+        return pl.DataFrame(rows, schema=_QUARANTINE, orient="row")
 
     def _keep(self, fitted: tuple[FittedStep, ...], run_id: str) -> None:
         if fitted:
@@ -124,8 +130,16 @@ class BatchProcessor:
             self._workspace.records.commit(Put("steps", f"{self._source.name}@{run_id}", state))
 
 
-def _rule(reason: str, checks: set[str]) -> str:
-    """The reason without the value in it: `rating: 'abc' is not float32` counts as `rating: not float32`."""
-    if reason in checks or " is not " not in reason:
-        return reason
-    return f"{reason.split(': ', 1)[0]}: not {reason.rsplit(' is not ', 1)[1]}"
+def _concatenated(files: list[Extracted]) -> Extracted:
+    """All files as one, so that rules such as uniqueness see all rows; positions are then those in the whole."""
+    frame = pl.concat([file.frame for file in files], how="vertical_relaxed")
+    frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(POSITION))
+    return Extracted(files[0].file, frame, [], ())
+
+
+def _rules(reasons: list[str]) -> list[str]:
+    """The reasons without the values in them: `rating: 'abc' is not float32` counts as `rating: not float32`."""
+    return [
+        f"{reason.split(': ', 1)[0]}: not {reason.rsplit(' is not ', 1)[1]}" if " is not " in reason else reason
+        for reason in reasons
+    ]

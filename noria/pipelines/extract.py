@@ -6,11 +6,11 @@ that it refuses is read again line by line, to find the broken lines and keep th
 
 from __future__ import annotations
 
-import codecs
+import csv
 import gzip
-import re
+import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,12 @@ import msgspec
 import polars as pl
 
 from noria.core import DataError, Schema, SchemaError, allowed
-from noria.pipelines.csv_records import csv_records
 
 POSITION = "__position__"
 """The column with a row's number in its file, from 1, the header not counted."""
 
 MISSING_TEXT = ("", "NA", "NaN", "nan", "null", "NULL")
 """How a missing value is written in CSV, unless the column is text; there only the empty field is missing."""
-
-
-_QUOTED = re.compile(rb'(?:(?<=[,\n])|\A)"(?:[^"]|"")*+"(?=[,\r\n]|\Z)')
 
 
 @dataclass(frozen=True)
@@ -60,140 +56,89 @@ def extract(file: Path, schema: Schema) -> Extracted:
 
     Raises:
         DataError: it can't be read at all (truncated, not text, not Parquet).
-        SchemaError: it lacks a column of the schema, or has it twice.
+        SchemaError: it lacks a column of the schema.
     """
-    name = file.name.lower().removesuffix(".gz")
+    name = file.name.lower()
     try:
         if name.endswith(".parquet"):
-            columns, frame, broken = _parquet(file, schema)
+            frame, broken = pl.read_parquet(file), list[BrokenLine]()
         else:
-            columns, frame, broken = (_csv if name.endswith(".csv") else _json_lines)(_bytes(file), schema)
-    except SchemaError as error:
-        error.message = f"{file} {error.message}"
-        raise
+            text = _bytes(file)
+            reader = _csv if ".csv" in name else _json_lines
+            frame, broken = reader(text, schema) if text.strip() else (pl.DataFrame(), [])
+            if not text.strip() and ".csv" in name:
+                raise SchemaError(
+                    f"{file} is empty: it has no header", hint=f"expected columns: {', '.join(schema.names)}"
+                )
     except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{file} can't be read: {error}", hint="is it complete, and what its name says it is?"
         ) from error
-    return Extracted(file, frame, broken, tuple(dict.fromkeys(name for name in columns if name not in schema)))
+    return _checked(file, frame, broken, schema)
 
 
-Read = tuple[Sequence[str], pl.DataFrame, list[BrokenLine]]
-"""The file's columns, the rows (`POSITION` and the schema's columns), and what is no row."""
-
-
-def _require(columns: Sequence[str], schema: Schema) -> None:
-    for name in schema.names:
-        if name not in columns:
-            raise SchemaError(f"has no column {name!r}", hint=allowed(columns, name), field=name)
-        if columns.count(name) > 1:
-            raise SchemaError(f"has the column {name!r} twice", hint="rename one of them", field=name)
-
-
-def _parquet(file: Path, schema: Schema) -> Read:
-    columns = list(pl.read_parquet_schema(file))
-    _require(columns, schema)
-    frame = pl.read_parquet(file, columns=list(schema.names)).select(schema.names)
-    plain = _numbered(frame.with_columns(_plain(frame[name]) for name in schema.names))
-    lost = [
-        frame[name].is_not_null() & plain[name].is_null() for name in schema.names if frame[name].dtype == pl.Binary
-    ]
-    if not lost:
-        return columns, plain, []
-    bad = pl.select(pl.any_horizontal(lost)).to_series()
-    broken = [BrokenLine(at, "not UTF-8 text", str(row)) for at, *row in _numbered(frame).filter(bad).iter_rows()]
-    return columns, plain.filter(~bad), broken
-
-
-def _plain(column: pl.Series) -> pl.Series:
-    """Categories as text, and what is nested as JSON, as in the other formats."""
-    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
-        return column.cast(pl.String)
-    if column.dtype == pl.Binary:
-        return pl.Series(column.name, [_utf8(value) for value in column.to_list()], pl.String)
-    if column.dtype.is_nested():
-        return pl.Series(column.name, [json_text(value) for value in column.to_list()], pl.String)
-    return column
-
-
-def _utf8(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(POSITION), pl.all())
+def _checked(file: Path, frame: pl.DataFrame, broken: list[BrokenLine], schema: Schema) -> Extracted:
+    if frame.width == 0:  # JSON lines without any row: there is no header that could be wrong
+        frame = pl.DataFrame(schema=dict.fromkeys(schema.names, pl.String))
+    lost = [name for name in schema.names if name not in frame.columns]
+    if lost:
+        raise SchemaError(
+            f"{file} has no column {', '.join(map(repr, lost))}",
+            hint=allowed([name for name in frame.columns if name != POSITION], lost[0]),
+            field=lost[0],
+        )
+    if POSITION not in frame.columns:
+        frame = frame.with_row_index(POSITION, offset=1)
+    extra = tuple(name for name in frame.columns if name not in schema and name != POSITION)
+    return Extracted(file, frame.select(pl.col(POSITION).cast(pl.Int64), *schema.names), broken, extra)
 
 
 def _bytes(file: Path) -> bytes:
     data = file.read_bytes()
-    if file.name.lower().endswith(".gz"):
-        if not data:
-            raise EOFError("it has no bytes, and even an empty compressed file has some")
-        data = gzip.decompress(data)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{file} is UTF-16", hint="save it as UTF-8")
-    return data.removeprefix(codecs.BOM_UTF8)
+    data = gzip.decompress(data) if file.name.lower().endswith(".gz") else data
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+Read = tuple[pl.DataFrame, list[BrokenLine]]
 
 
 def _csv(data: bytes, schema: Schema) -> Read:
-    if not data.strip():
-        raise SchemaError("is empty: it has no header", hint=f"expected columns: {', '.join(schema.names)}")
-    if b"\n" not in data:
-        data = data.replace(b"\r", b"\n")  # lines as they were ended before 2001
-    data = data.lstrip(b"\r\n")
-    records = csv_records(data)
-    header = [name.encode("utf-8", "replace").decode() for name in next(records)[0]]
-    _require(header, schema)
-    frame = _csv_at_once(data, len(header))
-    if frame is None:
-        return header, *_csv_by_record(records, header, schema)
-    return header, _numbered(frame.select(schema.names)), []
-
-
-def _csv_at_once(data: bytes, width: int) -> pl.DataFrame | None:
-    """The whole file by Polars, or None if a line may be something else than a row of this width."""
-    # What is outside of well-formed quoted fields; a quote that is left there is one that readers disagree about.
-    outside = _QUOTED.sub(b"", data) if b'"' in data else data
-    if b'"' in outside or outside.count(b"\r") != outside.count(b"\r\n"):
-        return None
     try:
-        frame = pl.read_csv(data, infer_schema=False)
+        return pl.read_csv(data, infer_schema=False), []
     except pl.exceptions.PolarsError:
-        return None
-    if frame.width != width:
-        return None
-    # Polars fills short lines, and empty ones, with missing values: their last field is missing, and commas are fewer.
-    short = width == 1 or outside.count(b",") != (len(frame) + 1) * (width - 1)
-    return None if short and frame[:, -1].null_count() else frame
+        return _csv_by_line(data)
 
 
-def _csv_by_record(
-    records: Iterator[tuple[list[str], str]], header: Sequence[str], schema: Schema
-) -> tuple[pl.DataFrame, list[BrokenLine]]:
-    positions: list[int] = []
-    broken: list[BrokenLine] = []
-    values: list[list[str | None]] = [[] for _ in schema]
-    wanted = [(header.index(name), column) for name, column in zip(schema.names, values, strict=True)]
-    for position, (row, reason) in enumerate(records, 1):
-        reason = reason or _broken(row, header)
+def _csv_by_line(data: bytes) -> Read:
+    lines = csv.reader(io.StringIO(data.decode("utf-8", errors="surrogateescape"), newline=""))
+    header = next(lines)
+    rows: list[list[Any]] = []
+    broken = []
+    position = 0
+    for position, row in enumerate(_rows(lines), 1):
+        reason = _broken(row, header)
         if reason:
             broken.append(BrokenLine(position, reason, ",".join(row).encode("utf-8", "replace").decode()))
-            continue
-        positions.append(position)
-        for place, column in wanted:
-            column.append(row[place] or None)
-    return _text_frame(positions, dict(zip(schema.names, values, strict=True))), broken
+        else:
+            rows.append([position, *(value or None for value in row)])
+    names = [POSITION, *header]
+    types = {POSITION: pl.Int64, **dict.fromkeys(header, pl.String)}
+    return pl.DataFrame(rows, schema={name: types[name] for name in names}, orient="row"), broken
 
 
-def _text_frame(positions: list[int], columns: dict[str, list[str | None]]) -> pl.DataFrame:
-    types = {POSITION: pl.Int64, **dict.fromkeys(columns, pl.String)}
-    return pl.DataFrame({POSITION: positions, **columns}, schema=types)
+def _rows(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    while True:
+        try:
+            row = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = [f"\udcff{error}"]  # a lone surrogate: reported as broken
+        if row:
+            yield row
 
 
-def _broken(row: list[str], header: Sequence[str]) -> str:
+def _broken(row: list[str], header: list[str]) -> str:
     try:
         "".join(row).encode()
     except UnicodeEncodeError:
@@ -204,10 +149,8 @@ def _broken(row: list[str], header: Sequence[str]) -> str:
 def _json_lines(data: bytes, schema: Schema) -> Read:
     """JSON lines are decoded line by line by a compiled decoder: Polars' own drops what it can't read."""
     decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
-    positions: list[int] = []
-    broken: list[BrokenLine] = []
-    values: dict[str, list[str | None]] = {name: [] for name in schema.names}
-    seen: dict[str, None] = {}
+    columns: dict[str, list[Any]] = {}
+    positions, broken, rows = [], [], []
     for position, line in enumerate((line for line in data.split(b"\n") if line.strip()), 1):
         try:
             row = decode(line)
@@ -216,15 +159,17 @@ def _json_lines(data: bytes, schema: Schema) -> Read:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             broken.append(BrokenLine(position, f"not a JSON object: {error}", line.decode(errors="replace")))
             continue
+        rows.append(row)
         positions.append(position)
-        seen.update(dict.fromkeys(row))
-        for name, column in values.items():
-            column.append(json_text(row.get(name)))
-    return list(seen), _text_frame(positions, values), broken
+    names = dict.fromkeys(name for row in rows for name in row) if rows else {}
+    if rows:
+        for name in {**dict.fromkeys(schema.names), **names}:
+            columns[name] = [_text(row.get(name)) for row in rows]
+    frame = pl.DataFrame({POSITION: positions, **columns}, schema_overrides=dict.fromkeys(columns, pl.String))
+    return (frame if rows else pl.DataFrame()), broken
 
 
-def json_text(value: Any) -> str | None:
-    """A JSON value as it would stand in CSV; what is nested stays JSON."""
+def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

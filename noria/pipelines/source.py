@@ -27,8 +27,7 @@ class Source:
 
     Attributes:
         name: of the component and of its table.
-        path: CSV, JSON lines (both also `.gz`) or Parquet, relative to the project's folder; `*` and `?` match
-            many (but no hidden ones).
+        path: CSV, JSON lines (both also `.gz`) or Parquet, relative to the project's folder; `*` and `?` match many.
         schema: the columns; those of the file that it doesn't name are left out, and reported.
         checks: rules for values; a row that breaks one goes to quarantine.
         key: the column that names the entity, if each row is one entity: never missing, never twice.
@@ -80,7 +79,6 @@ class Source:
             for check in checks:
                 check.verify(schema)
             self._verify_time(schema)
-            self._verify_where(schema)
             if self.key is not None and schema[self.key].nullable:
                 raise ConfigError(
                     f"the key {self.key!r} may not be missing", hint="remove its question mark", field=self.key
@@ -102,18 +100,6 @@ class Source:
                 hint=f"remove nullable=True, or filter: where=nr.col({self.time!r}).is_not_null()",
                 field=self.time,
             )
-
-    def _verify_where(self, schema: Schema) -> None:
-        if self.where is None:
-            return
-        import polars as pl
-
-        from noria.pipelines.dtypes import polars_schema
-
-        try:
-            pl.DataFrame(schema=polars_schema(schema)).filter(self.where)
-        except (pl.exceptions.PolarsError, TypeError) as error:
-            raise ConfigError(f"where={self.where} can't filter its rows: {error}", field="where") from error
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -140,13 +126,12 @@ class Source:
             DataError: there is none.
         """
         pattern = settings.root / self.path
-        found = [pattern] if pattern.is_file() else []
-        if not found and any(sign in self.path for sign in "*?["):
-            # From the root, not through it: its own name may have brackets in it.
-            absolute = Path(self.path).is_absolute()
-            start = Path(pattern.anchor) if absolute else settings.root
-            matched = start.glob(str(pattern.relative_to(pattern.anchor)) if absolute else self.path)
-            found = sorted(path for path in matched if path.is_file() and not path.name.startswith("."))
+        if any(sign in self.path for sign in "*?["):
+            found = sorted(
+                path for path in Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))) if path.is_file()
+            )
+        else:
+            found = [pattern] if pattern.is_file() else []
         if not found:
             raise DataError(
                 f"source {self.name!r}: there is no file {pattern}",

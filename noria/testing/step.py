@@ -28,16 +28,7 @@ NEW = pl.DataFrame(
 
 
 class StepConformance:
-    """Subclass it and return a definition from `step` that works on the frames `fit` and `new`.
-
-    Give frames of your own if the step needs other columns: `new` has the columns of `fit`, missing values, and
-    categories that `fit` lacks.
-    """
-
-    fit = FIT
-    """What the step is fitted to."""
-    new = NEW
-    """What it is then applied to."""
+    """Subclass it and return a definition from `step` that works on the frames `FIT` and `NEW` of this module."""
 
     drops_rows = False
     """Whether the step may drop rows."""
@@ -50,26 +41,27 @@ class StepConformance:
         assert msgspec.json.decode(msgspec.json.encode(self.step().to_dict())) == self.step().to_dict()
 
     def test_fitting_twice_gives_the_same_state(self) -> None:
-        (first,), _ = fit_steps([self.step()], self.fit)
-        (second,), _ = fit_steps([self.step()], self.fit)
+        (first,), _ = fit_steps([self.step()], FIT)
+        (second,), _ = fit_steps([self.step()], FIT)
         assert first.to_dict() == second.to_dict()
 
     def test_the_state_survives_json_to_the_bit(self) -> None:
-        fitted, _ = fit_steps([self.step()], self.fit)
+        fitted, _ = fit_steps([self.step()], FIT)
         again = steps_from_dict(msgspec.json.decode(msgspec.json.encode(steps_to_dict(fitted))))
-        assert apply_steps(again, self.new).equals(apply_steps(fitted, self.new), null_equal=True)
+        assert apply_steps(again, NEW).equals(apply_steps(fitted, NEW), null_equal=True)
 
     def test_row_by_row_is_the_same_as_together_to_the_bit(self) -> None:
-        fitted, _ = fit_steps([self.step()], self.fit)
-        for frame in (self.fit, self.new):
+        fitted, _ = fit_steps([self.step()], FIT)
+        for frame in (FIT, NEW):
             alone = pl.concat([apply_steps(fitted, frame.slice(i, 1)) for i in range(len(frame))])
             assert alone.equals(apply_steps(fitted, frame), null_equal=True)
 
     def test_columns_and_types_do_not_depend_on_the_rows(self) -> None:
-        fitted, made = fit_steps([self.step()], self.fit)
-        for frame in (self.new, self.new.clear(), self.new.head(1), self.new.clear(1), self.new.clear(3)):
+        fitted, made = fit_steps([self.step()], FIT)
+        missing = pl.DataFrame({name: [None] for name in NEW.columns}, schema=NEW.schema)
+        for frame in (NEW, NEW.clear(), NEW.head(1), missing):
             assert apply_steps(fitted, frame).schema == made.schema
 
     def test_no_row_is_lost(self) -> None:
-        fitted, made = fit_steps([self.step()], self.fit)
-        assert self.drops_rows or (len(made) == len(self.fit) and len(apply_steps(fitted, self.new)) == len(self.new))
+        fitted, made = fit_steps([self.step()], FIT)
+        assert self.drops_rows or (len(made) == len(FIT) and len(apply_steps(fitted, NEW)) == len(NEW))

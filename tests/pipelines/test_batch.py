@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -21,9 +17,6 @@ import noria as nr
 from noria.core import ConfigError, DataError, SchemaError, Settings
 from noria.pipelines import BatchResult
 from noria.storage import Workspace
-
-RUNS = itertools.count()
-"""Numbers for runs: hypothesis tries some texts twice, and a run done twice is done once."""
 
 SCHEMA = {"id": "int64", "x": "float32?", "s": "str?", "at": nr.Timestamp("s")}
 
@@ -242,6 +235,35 @@ def test_wrong_definitions_are_refused_at_once(options: dict[str, Any], message:
     assert message in str(caught.value)
 
 
+def test_a_missing_file_says_where_it_was_looked_for(workspace: Workspace) -> None:
+    source = nr.Source("rows", "data/none.csv", schema=SCHEMA)
+    with pytest.raises(DataError, match=r"there is no file .*data/none\.csv"):
+        source.inputs(workspace.settings)
+
+
+def test_the_definition_changes_with_all_that_matters() -> None:
+    def definition(**options: Any) -> str:
+        return json.dumps(nr.Source(**{"name": "rows", "path": "a.csv", "schema": SCHEMA, **options}).to_dict())
+
+    variants: list[dict[str, Any]] = [
+        {},
+        {"path": "b.csv"},
+        {"schema": {**SCHEMA, "x": "float64?"}},
+        {"checks": [nr.one_of("s", list("abcdef"))]},
+        {"checks": [nr.one_of("s", list("abcdeg"))]},
+        {"checks": [nr.between("x", 0, 0.1234567)]},
+        {"checks": [nr.between("x", 0, 0.1234568)]},
+        {"checks": [nr.matches("s", "a")]},
+        {"where": nr.col("id") > 1},
+        {"where": nr.col("id") > 2},
+        {"where": nr.col("id").is_in(list(range(100)))},
+        {"where": nr.col("id").is_in([*range(99), 1000])},
+        {"steps": [nr.Impute()]},
+        {"steps": [nr.Impute(strategy="mean")]},
+    ]
+    assert len({definition(**options) for options in variants}) == len(variants)
+
+
 CELL = st.sampled_from(["1", "2.5", "x", "", "10", "-1", "nan", '"q', 'a"b', "é", "\x00", "1e400", "true"]) | st.text(
     max_size=4
 )
@@ -254,7 +276,7 @@ def test_whatever_the_text_every_row_is_accounted_for_and_no_neighbour_lost(
 ) -> None:
     dirty = "\n".join(",".join(row).replace("\n", " ").replace("\r", " ").replace('"', "'") for row in rows)
     data = f"id,x,s,at\n1,0.5,first,1\n{dirty}\n2,0.5,last,2\n".encode("utf-8", "surrogatepass")
-    load(workspace, "a.csv", data, run_id=f"text{next(RUNS)}")
+    load(workspace, "a.csv", data, run_id=str(hash(dirty)))
     kept = workspace.table("rows").read()["s"].to_list()
     assert kept[0] == "first"
     assert kept[-1] == "last"
@@ -265,109 +287,7 @@ def test_whatever_the_text_every_row_is_accounted_for_and_no_neighbour_lost(
 def test_whatever_the_bytes_json_lines_lose_no_neighbour(workspace: Workspace, lines: list[bytes]) -> None:
     good = b'{"id": 1, "s": "%b", "at": 1}'
     data = b"\n".join([good % b"first", *lines, good % b"last"])
-    load(workspace, "a.jsonl", data, run_id=f"lines{next(RUNS)}")
+    load(workspace, "a.jsonl", data, run_id=str(hash(data)))
     kept = workspace.table("rows").read()["s"].to_list()
     assert kept[0] == "first"
     assert kept[-1] == "last"
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-import noria as nr
-from noria.core import Settings
-from noria.storage import Workspace
-from noria.storage.delta_tables import DeltaLakeTable
-
-write = DeltaLakeTable.write
-
-def dying(table, frame, *, run_id, mode="append"):
-    if table.name == "rows":
-        os.kill(os.getpid(), 9)
-    return write(table, frame, run_id=run_id, mode=mode)
-
-DeltaLakeTable.write = dying
-with Workspace.open(Settings(Path(sys.argv[1]))) as workspace:
-    nr.BatchProcessor(nr.Source("rows", "a.csv", {"id": "int64", "s": "str"}), workspace).run("r")
-"""
-
-
-def test_killed_between_the_two_tables_the_next_run_makes_both(workspace: Workspace) -> None:
-    root, schema = workspace.settings.root, {"id": "int64", "s": "str"}
-    (root / "a.csv").write_bytes(b"id,s\n1,a\nx,b\n3,c\n")
-    died = subprocess.run([sys.executable, "-c", KILLED, str(root)], capture_output=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    assert len(workspace.table("rows__quarantine").read()) == 1
-    assert workspace.table("rows").version() is None
-    result = nr.BatchProcessor(nr.Source("rows", "a.csv", schema), workspace).run("r")
-    assert result.rows == {"in": 3, "out": 2, "quarantined": 1, "filtered": 0}
-    assert workspace.table("rows").read().rows() == [(1, "a"), (3, "c")]
-    assert workspace.table("rows__quarantine").version() == 0
-    assert reasons(workspace) == [["id: 'x' is not int64"]]
-
-
-def test_one_bad_file_of_several_stops_before_anything_is_written(workspace: Workspace) -> None:
-    root = workspace.settings.root
-    (root / "part0.csv").write_bytes(b"id\n1\n")
-    (root / "part1.csv").write_bytes(b"ids\n2\n")
-    (root / "part2.csv.gz").write_bytes(gzip.compress(b"id\n3\n" * 999)[:-9])
-    for path, error in (("part?.csv", SchemaError), ("part*.csv.gz", DataError), ("part9.csv", DataError)):
-        with pytest.raises(error):
-            nr.BatchProcessor(nr.Source("rows", path, {"id": "int64"}), workspace).run("r")
-    assert workspace.table("rows").version() is None
-    assert workspace.table("rows__quarantine").version() is None
-
-
-def test_files_of_different_types_and_broken_lines_keep_their_own_positions(workspace: Workspace) -> None:
-    root = workspace.settings.root
-    (root / "a.jsonl").write_bytes(b'{"id": 1}\nbroken\n{"id": "x"}\n')
-    (root / "b.jsonl").write_bytes(b"\n")
-    (root / "c.jsonl").write_bytes(b'[]\n{"id": 1}\n{"id": 2}\n{"id": null}\n')
-    source = nr.Source("rows", "?.jsonl", {"id": "int64"}, key="id")
-    result = nr.BatchProcessor(source, workspace).run("r")
-    assert result.rows == {"in": 7, "out": 2, "quarantined": 5, "filtered": 0}
-    bad = workspace.table("rows__quarantine").read().with_columns(pl.col("file").str.slice(-7)).sort("file", "position")
-    assert bad.select("file", "position").rows() == [
-        *(("a.jsonl", 2), ("a.jsonl", 3)),
-        *(("c.jsonl", 1), ("c.jsonl", 2), ("c.jsonl", 4)),
-    ]
-    assert [reasons[0] for reasons in bad["reasons"].to_list()[1:]] == [
-        "id: 'x' is not int64",
-        "not a JSON object: a list, not an object",
-        "id unique",
-        "id: missing",
-    ]
-    assert result.by_rule == {"not a JSON object": 2, "id: not int64": 1, "id unique": 1, "id: missing": 1}
-
-
-def test_rules_are_counted_by_their_names_whatever_these_look_like(workspace: Workspace) -> None:
-    rule = nr.matches("s", "^this: 'x' is not it$")
-    result = load(workspace, "a.csv", b"id,x,s,at\n1,a is not b,this,1\n", checks=[rule])
-    assert result.by_rule == {"x: not float32": 1, rule.name: 1}
-
-
-def test_dates_out_of_range_reach_neither_filter_nor_check(workspace: Workspace) -> None:
-    data = b"id,x,s,at\n1,,a,253402300800\n2,,b,-99999999999999\n3,,c,1577836800\n"
-    where = nr.col("at") > datetime(2000, 1, 1, tzinfo=UTC)
-    result = load(workspace, "a.csv", data, where=where, checks=[nr.unique("at")])
-    assert result.rows == {"in": 3, "out": 1, "quarantined": 2, "filtered": 0}
-
-
-def test_half_a_million_cells_that_are_all_bad_are_as_well_accounted_for(workspace: Workspace) -> None:
-    data = b"id,x,s,at\n" + b"x,y,z,never\n" * 50_000
-    result = load(workspace, "a.csv", data)
-    assert result.quarantined == 50_000
-    assert result.by_rule == {"id: not int64": 50_000, "x: not float32": 50_000, "at: not timestamp[s]": 50_000}
-
-
-QUOTED = st.lists(st.sampled_from(['"', ",", "\n", "\r\n", "\r", "a", "1", " ", "é"]), max_size=12).map("".join)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(QUOTED)
-def test_whatever_the_quotes_no_row_before_and_not_the_last_one_is_lost(workspace: Workspace, dirty: str) -> None:
-    tail = "".join(f"{n},0.5,tail,2\n" for n in range(3))
-    load(workspace, "a.csv", f"id,x,s,at\n1,0.5,first,1\n{dirty}\n{tail}".encode(), run_id=f"quotes{next(RUNS)}")
-    kept = workspace.table("rows").read()["s"].to_list()
-    assert kept[0] == "first"
-    assert kept[-3:] == ["tail"] * 3

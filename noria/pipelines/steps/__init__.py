@@ -1,15 +1,12 @@
 """steps: transformations of columns, fitted once, applied everywhere.
 
 A step is a frozen definition; `fit` looks at rows and returns a frozen state, whose `apply` is what batch and server
-both call. State is plain data: it is saved with the table's or the model's version and can be read by people. A step of
-yours proves itself with `noria.testing.StepConformance`; its package names the function that turns a saved state back
-into the fitted step among its entry points `noria.steps`, under the state's `step`.
+both call. State is plain data: it is saved with the table's or the model's version and can be read by people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 import polars as pl
@@ -33,8 +30,6 @@ __all__ = [
     "steps_from_dict",
     "steps_to_dict",
 ]
-
-GROUP = "noria.steps"
 
 _FITTED: dict[str, Callable[[dict[str, Any]], FittedStep]] = {
     "DropMissing": FittedDropMissing.from_dict,
@@ -69,19 +64,9 @@ def steps_from_dict(states: Sequence[dict[str, Any]]) -> tuple[FittedStep, ...]:
     """The reverse of `steps_to_dict`.
 
     Raises:
-        DataError: a step is unknown to this version of noria and to the installed packages.
+        DataError: a step is unknown to this version of noria.
     """
-    return tuple(_loader(state["step"])(state) for state in states)
-
-
-def _loader(name: str) -> Callable[[dict[str, Any]], FittedStep]:
-    if name in _FITTED:
-        return _FITTED[name]
-    points = entry_points(group=GROUP)
-    if name not in points.names:
-        raise DataError(
-            f"the saved step {name!r} is unknown",
-            hint=f"{allowed([*_FITTED, *points.names], name)}; others are named among the entry points {GROUP}",
-        )
-    load: Callable[[dict[str, Any]], FittedStep] = points[name].load()
-    return load
+    for state in states:
+        if state["step"] not in _FITTED:
+            raise DataError(f"the saved step {state['step']!r} is unknown", hint=allowed(_FITTED, state["step"]))
+    return tuple(_FITTED[state["step"]](state) for state in states)

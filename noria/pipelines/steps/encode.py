@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,17 +38,11 @@ class Encode:
 
     def fit(self, frame: pl.DataFrame) -> FittedEncode:
         names = chosen(frame, self.columns, textual(frame), "Encode")
-        fitted = FittedEncode(self.method, {name: self._categories(frame[name]) for name in names})
-        clash = [name for name, times in Counter(fitted.columns(frame.columns)).items() if times > 1]
-        if clash:
-            raise ConfigError(
-                f"Encode: there would be two columns {clash[0]!r}", hint="rename a column", field=clash[0]
-            )
-        return fitted
+        return FittedEncode(self.method, {name: self._categories(frame[name]) for name in names})
 
     def _categories(self, column: pl.Series) -> list[str]:
-        counts = column.drop_nulls().alias("value").value_counts().sort(["count", "value"], descending=[True, False])
-        return sorted(counts["value"].head(self.max_categories).to_list())
+        counts = column.drop_nulls().value_counts().sort(["count", column.name], descending=[True, False])
+        return sorted(counts[column.name].head(self.max_categories).to_list())
 
     def to_dict(self) -> dict[str, Any]:
         columns = None if self.columns is None else list(self.columns)
@@ -66,20 +59,11 @@ class FittedEncode:
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self.method == "ordinal":
             return frame.with_columns(self._ordinal(name, values) for name, values in self.categories.items())
-        made = frame.with_columns(
-            self._indicator(name, value) for name, values in self.categories.items() for value in values
-        )
-        return made.select(self.columns(frame.columns))
-
-    def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns that are made of these, in order."""
-        if self.method == "ordinal":
-            return list(names)
-        made = [
-            [f"{name}={value}" for value in self.categories[name]] if name in self.categories else [name]
-            for name in names
-        ]
-        return [name for part in made for name in part]
+        columns: list[pl.Expr] = []
+        for name in frame.columns:
+            values = self.categories.get(name)
+            columns += [pl.col(name)] if values is None else [self._indicator(name, value) for value in values]
+        return frame.select(columns) if columns else frame
 
     def _ordinal(self, name: str, values: list[str]) -> pl.Expr:
         if not values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,7 +9,7 @@ from typing import Any, cast
 import polars as pl
 
 from noria.core import ConfigError, allowed
-from noria.pipelines.steps.step import chosen, finite, numeric, textual
+from noria.pipelines.steps.step import chosen, numeric, textual
 
 STRATEGIES = ("mean", "median", "most_frequent", "constant")
 
@@ -45,33 +44,20 @@ class Impute:
     def _fill(self, column: pl.Series) -> float | int | str:
         text = column.dtype == pl.String
         if self.strategy == "constant" and self.value is not None:
-            if isinstance(self.value, str) != text or not _fits(self.value, column.dtype):
+            if isinstance(self.value, str) != text:
                 raise ConfigError(f"Impute: {self.value!r} can't fill {column.name!r}, which is {column.dtype}")
             return self.value
-        known = finite(column)
+        known = column.drop_nulls()
         if known.is_empty():
             return "" if text else 0
         if text or self.strategy == "most_frequent":
             return cast("float | str", known.mode().sort().first())
         middle = float(known.mean() if self.strategy == "mean" else known.median())  # type: ignore[arg-type]
-        low, high = cast("tuple[float, float]", (known.min(), known.max()))
-        # Rounding and overflow may lead beyond the values, and beyond what the column can hold.
-        return min(max(round(middle) if column.dtype.is_integer() else middle, low), high)
+        return round(middle) if column.dtype.is_integer() else middle
 
     def to_dict(self) -> dict[str, Any]:
         columns = None if self.columns is None else list(self.columns)
         return {"step": "Impute", "columns": columns, "strategy": self.strategy, "value": self.value}
-
-
-def _fits(value: Any, dtype: pl.DataType) -> bool:
-    """Whether a column of the type can hold the value as it is (floats may round it)."""
-    if isinstance(value, bool):
-        return False
-    try:
-        held = pl.Series([value]).cast(dtype).item()
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        return False
-    return math.isfinite(held) if dtype.is_float() else bool(held == value)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from noria.core import ConfigError, DataError, allowed
-from noria.pipelines.steps.step import chosen, finite, numeric
+from noria.core import ConfigError, allowed
+from noria.pipelines.steps.step import chosen, numeric
 
 METHODS = ("standard", "minmax")
 
@@ -23,7 +22,7 @@ class Normalize:
         columns: which; by default all numbers.
         method: `standard`: (x - mean) / standard deviation (of the population); `minmax`: (x - min) / (max - min).
 
-    A column that is constant becomes 0. Missing stays missing. NaN and infinity have no part in the scale.
+    A column that is constant becomes 0. Missing stays missing.
     """
 
     columns: Sequence[str] | None = None
@@ -35,20 +34,17 @@ class Normalize:
 
     def fit(self, frame: pl.DataFrame) -> FittedNormalize:
         names = chosen(frame, self.columns, numeric(frame), "Normalize")
-        return FittedNormalize({name: self._scale(finite(frame[name].cast(pl.Float64))) for name in names})
+        return FittedNormalize({name: self._scale(frame[name].cast(pl.Float64).drop_nulls()) for name in names})
 
     def _scale(self, known: pl.Series) -> tuple[float, float]:
-        low, high = known.min(), known.max()
-        # Not by the deviation: rounding gives that of equal numbers a last bit, and 0.1, 0.1, 0.1 would become 1, 1, 1.
-        if not isinstance(low, float) or not isinstance(high, float) or low == high:
-            return (low if isinstance(low, float) else 0.0), 1.0
-        shift, width = low, high - low
+        if known.is_empty():
+            return 0.0, 1.0
         if self.method == "standard":
             shift, width = float(known.mean()), float(known.std(ddof=0))  # type: ignore[arg-type]
-        if not (math.isfinite(shift) and math.isfinite(width)):
-            raise DataError(f"Normalize: column {known.name!r} reaches from {low:g} to {high:g}, too far to be scaled")
-        factor = 1.0 / width if width > 0 else 1.0
-        return shift, factor if math.isfinite(factor) else 1.0
+        else:
+            shift = float(known.min())  # type: ignore[arg-type]
+            width = float(known.max()) - shift  # type: ignore[arg-type]
+        return shift, 1.0 / width if width > 0 else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         columns = None if self.columns is None else list(self.columns)

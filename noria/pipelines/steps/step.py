@@ -42,8 +42,6 @@ def chosen(frame: pl.DataFrame, columns: Sequence[str] | None, suitable: Sequenc
     """
     if columns is None:
         return tuple(suitable)
-    if isinstance(columns, str):
-        raise ConfigError(f"{what}: columns={columns!r} is one text, not a list", hint=f"write [{columns!r}]")
     for name in columns:
         if name not in frame.columns:
             raise ConfigError(f"{what}: there is no column {name!r}", hint=allowed(frame.columns, name), field=name)
@@ -60,9 +58,3 @@ def numeric(frame: pl.DataFrame) -> list[str]:
 def textual(frame: pl.DataFrame) -> list[str]:
     """The columns of text."""
     return [name for name, dtype in frame.schema.items() if dtype == pl.String]
-
-
-def finite(column: pl.Series) -> pl.Series:
-    """The values to learn from: without those that are missing, NaN or infinite."""
-    known = column.drop_nulls()
-    return known.filter(known.is_finite()) if known.dtype.is_float() else known
