@@ -32,6 +32,7 @@ class _Batch:
     def __init__(self, servable: Servable, operation: str, metrics: MetricsCollector) -> None:
         self.servable = servable
         self.operation = operation
+        self.path = f"/{operation}"
         self.exchanges: list[Exchange] = []
         self.requests: list[Any] = []
         labels = {"model": servable.model, "version": str(servable.version), "operation": operation}
@@ -47,7 +48,7 @@ class Batches:
         self._logger = logger
         self._encode = msgspec.json.Encoder().encode
         self._batches: dict[tuple[int, str], _Batch] = {}
-        self._counted: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._counted: dict[tuple[bytes, str, int], tuple[Counter, Histogram]] = {}
         self._scheduled = False
         self._until_log = 1
 
@@ -64,15 +65,17 @@ class Batches:
             asyncio.get_running_loop().call_soon(self.answer_all)
 
     def answer_all(self) -> None:
-        """Answer every open batch; empty ones of servables that are gone are forgotten."""
+        """Answer every open batch."""
         self._scheduled = False
-        for key, batch in list(self._batches.items()):
+        for batch in list(self._batches.values()):
             if batch.requests:
                 exchanges, requests = batch.exchanges, batch.requests
                 batch.exchanges, batch.requests = [], []
                 self._answer(batch, exchanges, requests)
-            elif len(self._batches) > 64:
-                del self._batches[key]
+
+    def forget(self, servable: Servable) -> None:
+        """Let go of a servable that is served no more."""
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.servable is not servable}
 
     def _answer(self, batch: _Batch, exchanges: list[Exchange], requests: list[Any]) -> None:
         batch.sizes.observe(len(requests))
@@ -103,7 +106,7 @@ class Batches:
                 self.fail(exchange, error)
                 continue
             batch.answered.inc()
-            self.count(exchange, "/" + batch.operation, 200)
+            self.count(exchange, batch.path, 200)
             exchange.respond(200, body)
             self._until_log -= 1
             if self._until_log == 0:
@@ -112,7 +115,7 @@ class Batches:
     def _log(self, batch: _Batch, exchange: Exchange, request: Any, answer: Any) -> None:
         self._until_log = LOG_EVERY
         if self._logger is not None:
-            seconds = time.perf_counter() - exchange.started
+            seconds = time.monotonic() - exchange.started
             servable, request_id = batch.servable, exchange.request_id.decode()
             self._logger.log_prediction(servable.model, servable.version, request_id, request, answer, seconds)
 
@@ -130,15 +133,15 @@ class Batches:
 
     def count(self, exchange: Exchange, path: str, status: int) -> None:
         """Count an answered request and its duration; `path` is one of a few known routes."""
-        found = self._counted.get((path, status))
+        found = self._counted.get((exchange.method, path, status))
         if found is None:
             method = exchange.method.decode("latin-1") or "-"
             labels = {"method": method, "path": path, "code": str(status)}
-            found = self._counted[path, status] = (
+            found = self._counted[exchange.method, path, status] = (
                 self._metrics.counter("noria_http_requests", "Answered HTTP requests.", **labels),
                 self._metrics.histogram(
                     "noria_http_request_duration_seconds", "From request to answer.", SECONDS_BUCKETS, **labels
                 ),
             )
         found[0].inc()
-        found[1].observe(time.perf_counter() - exchange.started)
+        found[1].observe(time.monotonic() - exchange.started)

@@ -21,7 +21,7 @@ from noria.core import RequestError
 MAX_HEAD = 32_768
 """Bytes that a request's line and headers may have."""
 MAX_PIPELINED = 64
-"""Unanswered requests of one connection; then it isn't read from until some are answered."""
+"""Unanswered requests of one connection; then it isn't read from, and what came already waits for its turn."""
 
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found", 405: b"Method Not Allowed",
@@ -29,6 +29,11 @@ _REASONS = {
     422: b"Unprocessable Content", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
     503: b"Service Unavailable",
 }  # fmt: skip
+_STARTS = {
+    (status, kind): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, reason, kind)
+    for status, reason in _REASONS.items()
+    for kind in (b"application/json", b"application/problem+json")
+}
 _KEPT = frozenset((b"content-type", b"authorization", b"x-api-key", b"x-request-id", b"accept"))
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -60,24 +65,22 @@ class Exchange:
         self.headers = headers
         self.body = b""
         self.keep_alive = True
-        self.started = time.perf_counter()
+        self.started = time.monotonic()
         self.answer: bytes | None = None
         given = headers.get(b"x-request-id", b"")
         self.request_id = given if given and _ID.fullmatch(given) else b""
 
     def respond(self, status: int, body: bytes, kind: bytes = b"application/json", extra: bytes = b"") -> None:
         """Answer; the bytes go out when all earlier requests of the connection have been answered."""
-        close = b"" if self.keep_alive else b"connection: close\r\n"
-        self.answer = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n%b" % (
+        start = _STARTS.get((status, kind)) or b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
             status,
             _REASONS.get(status, b"Error"),
             kind,
-            len(body),
-            self.request_id,
-            extra,
-            close,
-            b"" if self.method == b"HEAD" else body,
         )
+        if not self.keep_alive:
+            extra += b"connection: close\r\n"
+        sent = b"" if self.method == b"HEAD" else body
+        self.answer = b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (start, len(body), self.request_id, extra, sent)
         self._protocol.flush()
 
 
@@ -97,7 +100,11 @@ class Handler(Protocol):
 
 
 class HttpProtocol(asyncio.Protocol):
-    """A connection. httptools calls the `on_…` methods."""
+    """A connection. httptools calls the `on_…` methods.
+
+    Complete requests are admitted to the handler while fewer than `MAX_PIPELINED` are unanswered and the client reads
+    its answers; the others are held, and nothing more is read, so that no client can make the server hoard.
+    """
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -105,18 +112,24 @@ class HttpProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
+        self._held: deque[tuple[Exchange, RequestError | None]] = deque()
+        self._admitting = False
+        self._unread = False  # the client doesn't read its answers
         self._paused = False
         self._closing = False
+        self._refused = False
+        self._draining = False
+        self._unsent = 0
         self._reset()
         self.since = time.monotonic()  # when the connection began to wait for what it is waiting for
 
     def _reset(self) -> None:
         self._in_request = False
         self._head = 0
+        self._fruitless = 0
         self._in_head = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._length = -1
         self._expects = False
         self._parts: list[bytes] = []
         self._size = 0
@@ -130,15 +143,17 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._waiting.clear()
+        self._held.clear()
         self._handler.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._fruitless += len(data)
         try:
-            if self._in_head:
-                self._count_head(data)
             self._parser.feed_data(data)
+            if self._fruitless > MAX_HEAD:  # one header, or one chunk's line, that doesn't end
+                raise self._long_head()
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, RequestError) else RequestError("the request can't be read"))
@@ -148,15 +163,17 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(error)
 
     def pause_writing(self) -> None:
-        self._pause(paused=True)
+        self._unread = True
+        self._pause_or_resume()
 
     def resume_writing(self) -> None:
-        self._pause(paused=len(self._waiting) >= MAX_PIPELINED)
+        self._unread = False
+        self._admit_held()
 
     def eof_received(self) -> bool:
         # The client has sent all that it will: answer what is still open, then close.
         self._closing = True
-        return bool(self._waiting)
+        return bool(self._waiting or self._held)
 
     # --- what the parser calls
 
@@ -166,24 +183,32 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        if not self._in_head:  # a trailer
+            return
         name = name.lower()
         if name in _KEPT:
             self._headers[name] = value
         elif name == b"content-length":
-            self._check_length(value)
+            if int(value) > self._limits.max_body_bytes:
+                raise self._too_large()
         elif name == b"expect":
-            self._expects = value.lower() == b"100-continue"
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported", status=400)
+            self._expects = value.lower() == b"100-continue" and self._parser.get_http_version() != "1.0"
+        elif name == b"transfer-encoding" and (
+            value.strip().lower() != b"chunked" or self._parser.get_http_version() == "1.0"
+        ):
+            raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported here")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._expects and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._expects:
+            self._invite_body()
 
     def on_body(self, part: bytes) -> None:
+        self._fruitless = 0
         self._size += len(part)
         if self._size > self._limits.max_body_bytes:
             raise self._too_large()
@@ -192,16 +217,13 @@ class HttpProtocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
             raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header")
-        exchange = self._exchange()
+        exchange = Exchange(self, self._parser.get_method(), _path(self._url), self._headers)
         exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        exchange.keep_alive = self._parser.should_keep_alive()
+        exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
         self._closing = not exchange.keep_alive
+        self.since = exchange.started
         self._reset()
-        self.since = time.monotonic()
-        self._waiting.append(exchange)
-        if len(self._waiting) >= MAX_PIPELINED:
-            self._pause(paused=True)
-        self._handler.handle(exchange)
+        self._admit(exchange)
 
     # --- what the server calls
 
@@ -214,57 +236,105 @@ class HttpProtocol(asyncio.Protocol):
             if not exchange.keep_alive:
                 self._closing = True
                 self._waiting.clear()
+                self._held.clear()
         if ready and self._transport is not None:
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
-            if self._closing and not self._waiting:
-                self._transport.close()
-            elif self._paused and len(self._waiting) < MAX_PIPELINED:
-                self._pause(paused=False)
+            if self._closing and not self._waiting and not self._held:
+                self._finish()
+            elif self._held or self._paused or self._expects:
+                self._admit_held()
 
     def check_time(self, now: float) -> None:
         """Close the connection if it has kept the server waiting for too long."""
+        if self._transport is None:
+            return
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:  # it reads, however slowly
+            self._unsent, self.since = unsent, now
         waited = now - self.since
-        if self._in_request and waited > self._limits.read_seconds:
+        if unsent or self._closing:
+            if waited > (self._limits.idle_seconds if unsent or self._waiting else self._limits.read_seconds):
+                self._transport.abort()
+        elif self._in_request and not self._paused and waited > self._limits.read_seconds:
             self._refuse(RequestError(f"the request was not complete after {waited:.0f} s", status=408))
         elif not self._in_request and not self._waiting and waited > self._limits.idle_seconds:
             self.close()
 
     def drain(self) -> bool:
         """Answer what is open and then close; true when nothing is open any more."""
-        for exchange in self._waiting:
-            exchange.keep_alive = False
-        if not self._waiting and not self._in_request:
+        self._draining = True
+        if self._held:
+            self._held[-1][0].keep_alive = False
+        elif self._waiting:
+            self._waiting[-1].keep_alive = False
+        elif not self._in_request:
             self.close()
         return self._transport is None
 
     def close(self) -> None:
-        """Close now."""
+        """Close as soon as what was answered has been sent."""
         self._closing = True
         if self._transport is not None:
             self._transport.close()
 
     # --- its own
 
-    def _exchange(self) -> Exchange:
-        try:
-            method, path = self._parser.get_method(), httptools.parse_url(self._url).path or b"/"
-        except httptools.HttpParserInvalidURLError as error:
-            raise RequestError("the URL can't be read") from error
-        return Exchange(self, method, path, self._headers)
+    def _admit(self, exchange: Exchange, error: RequestError | None = None) -> None:
+        """Give a request to the handler, or hold it until there is room."""
+        if self._held or self._is_full():
+            self._held.append((exchange, error))
+            self._pause_or_resume()
+            return
+        self._waiting.append(exchange)
+        if error is None:
+            self._handler.handle(exchange)
+        else:
+            self._handler.refuse(exchange, error)
 
-    def _count_head(self, data: bytes) -> None:
-        # An upper bound: the first bytes of a body may be in here, so only what comes without an end is counted.
-        if b"\r\n\r\n" not in data:
-            self._head += len(data)
-        if self._head > MAX_HEAD or (self._head == 0 and data.find(b"\r\n\r\n") > MAX_HEAD):
-            raise RequestError(f"the request's headers are longer than {MAX_HEAD} bytes", status=431)
+    def _admit_held(self) -> None:
+        if self._admitting:  # an answer given at once comes back here: the loop below goes on
+            return
+        self._admitting = True
+        while self._held and not self._is_full():
+            exchange, error = self._held.popleft()
+            self._waiting.append(exchange)
+            if error is None:
+                self._handler.handle(exchange)
+            else:
+                self._handler.refuse(exchange, error)
+        self._admitting = False
+        if self._expects and not self._in_head:
+            self._invite_body()
+        self._pause_or_resume()
 
-    def _check_length(self, value: bytes) -> None:
-        if not value.isdigit() or (self._length >= 0 and int(value) != self._length):
-            raise RequestError("the Content-Length is not one whole number", status=400)
-        self._length = int(value)
-        if self._length > self._limits.max_body_bytes:
-            raise self._too_large()
+    def _is_full(self) -> bool:
+        return self._unread or len(self._waiting) >= MAX_PIPELINED
+
+    def _pause_or_resume(self) -> None:
+        paused = bool(self._held) or self._is_full()
+        if self._transport is None or paused == self._paused or self._closing:
+            return
+        self._paused = paused
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+            self.since = time.monotonic()  # what was not read until now is not late
+
+    def _invite_body(self) -> None:
+        """Tell a client that waits for it to send the body, once the answers before it are out."""
+        if self._transport is not None and not self._waiting and not self._held:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _count_head(self, size: int) -> None:
+        self._fruitless = 0
+        self._head += size
+        if self._head > MAX_HEAD:
+            raise self._long_head()
+
+    def _long_head(self) -> RequestError:
+        return RequestError(f"the request's headers are longer than {MAX_HEAD} bytes", status=431)
 
     def _too_large(self) -> RequestError:
         return RequestError(
@@ -273,15 +343,35 @@ class HttpProtocol(asyncio.Protocol):
             hint="send fewer rows at a time, or raise serve.max_body_bytes",
         )
 
-    def _pause(self, *, paused: bool) -> None:
-        if self._transport is not None and paused != self._paused and not self._closing:
-            self._paused = paused
-            (self._transport.pause_reading if paused else self._transport.resume_reading)()
-
     def _refuse(self, error: RequestError) -> None:
-        self._closing = True
+        self._closing = self._refused = True
         exchange = Exchange(self, b"", b"", {})
         exchange.keep_alive = False
+        self.since = exchange.started
         self._reset()
-        self._waiting.append(exchange)
-        self._handler.refuse(exchange, error)
+        self._admit(exchange, error)
+
+    def _finish(self) -> None:
+        """Close; after a refusal only the sending half, since closing on unread bytes would destroy the answer."""
+        if self._transport is None:
+            return
+        if self._refused and self._transport.can_write_eof():
+            if self._paused:
+                self._transport.resume_reading()  # to throw it away until the client has closed its half
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+
+def _path(url: bytes) -> bytes:
+    """The path of a request's target.
+
+    Raises:
+        RequestError: it can't be read.
+    """
+    if url.startswith(b"/") and b"?" not in url and b"#" not in url:
+        return url
+    try:
+        return httptools.parse_url(url).path or b"/"
+    except httptools.HttpParserInvalidURLError as error:
+        raise RequestError("the URL can't be read") from error

@@ -82,9 +82,10 @@ class ModelServer:
             raise NotFoundError(f"this server has no model {servable.model!r}", hint=", ".join(self._servables))
         before = self._servables[servable.model]
         self._batches.answer_all()  # what was accepted by the old version is answered by it
+        self._batches.forget(before)
         self._servables = {**self._servables, servable.model: servable}
-        self._route()
         self._info(before).set(0)
+        self._route()
         before.close()
 
     async def serve(
@@ -105,7 +106,7 @@ class ModelServer:
             servable.warm_up()
         try:
             server = await self._loop.create_server(lambda: HttpProtocol(self), host, port, backlog=1024)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise StorageError(f"can't listen on {host}:{port}: {error}", hint="choose another port") from error
         self._ready = True
         tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *background)]
@@ -216,11 +217,9 @@ class ModelServer:
         return self._metrics.gauge("noria_model_info", "1 for the versions that answer.", **labels)
 
     def _accept(self, exchange: Exchange, servable: Servable, operation: str) -> None:
-        kind = exchange.headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        if kind not in (b"application/json", b"application/x-www-form-urlencoded", b"") and not kind.endswith(b"+json"):
-            raise RequestError(
-                f"the body is {kind.decode('latin-1')!r}", status=415, hint="send JSON: Content-Type: application/json"
-            )
+        kind = exchange.headers.get(b"content-type", b"application/json")
+        if kind != b"application/json":
+            _check_kind(kind)
         if not exchange.body:
             raise RequestError("the body is empty", hint="see /openapi.json")
         self._batches.add(exchange, servable, operation, servable.decode(operation, exchange.body))
@@ -266,9 +265,7 @@ class ModelServer:
         return 200, msgspec.json.encode({"name": "noria", "models": models, "links": links}), b"application/json"
 
     def _authenticate(self, exchange: Exchange) -> None:
-        given = exchange.headers.get(b"x-api-key") or exchange.headers.get(b"authorization", b"").removeprefix(
-            b"Bearer "
-        )
+        given = exchange.headers.get(b"x-api-key") or _bearer(exchange.headers.get(b"authorization", b""))
         found = digest(given.decode("latin-1"))
         # Every key is compared, in constant time, so that the time says nothing about them.
         if not sum(hmac.compare_digest(found, key) for key in self._api_keys):
@@ -308,3 +305,17 @@ class MethodNotAllowedError(RequestError):
     def __init__(self, method: bytes, allowed: str) -> None:
         super().__init__(f"{method.decode('latin-1')} is not allowed here", status=405, hint=f"use {allowed}")
         self.allowed = allowed
+
+
+def _check_kind(kind: bytes) -> None:
+    """Refuse what says that it isn't JSON; curl says `x-www-form-urlencoded` of everything."""
+    kind = kind.split(b";")[0].strip().lower()
+    if kind not in (b"application/json", b"application/x-www-form-urlencoded", b"") and not kind.endswith(b"+json"):
+        raise RequestError(
+            f"the body is {kind.decode('latin-1')!r}", status=415, hint="send JSON: Content-Type: application/json"
+        )
+
+
+def _bearer(authorization: bytes) -> bytes:
+    scheme, _, key = authorization.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""

@@ -421,3 +421,27 @@ def test_whatever_the_bytes_the_neighbour_is_served(address: tuple[str, int], ur
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(data)
         assert httpx.post(f"{url}/predict", json={"x": 1}).json()["value"] == 2
+
+
+def test_a_head_that_straddles_two_packets_is_not_too_long(address: tuple[str, int]) -> None:
+    padding = b"X-Padding: " + b"p" * 20_000 + b"\r\n"
+    request = GOOD.replace(b"Host: a\r\n", b"Host: a\r\n" + padding)
+    for cut in (20_000, request.index(b"\r\n\r\n") + 2):
+        with socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(request[:cut])
+            time.sleep(0.05)
+            connection.sendall(request[cut:])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_reads_nothing_cannot_make_the_server_hoard(
+    address: tuple[str, int], server: ModelServer
+) -> None:
+    with socket.create_connection(address, timeout=1) as connection:
+        sent = 0
+        with pytest.raises(TimeoutError):  # the server stops reading when its answers aren't read
+            while sent < 200_000_000:
+                sent += connection.send(GOOD * 500)
+        assert sent < 50_000_000
+    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
+        assert client.post("/predict", json={"x": 1}).status_code == 200
