@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -439,7 +440,7 @@ def test_a_client_that_reads_nothing_cannot_make_the_server_hoard(
 ) -> None:
     with socket.create_connection(address, timeout=1) as connection:
         sent = 0
-        with pytest.raises(TimeoutError):  # the server stops reading when its answers aren't read
+        with contextlib.suppress(TimeoutError):  # the server stops reading when its answers aren't read
             while sent < 200_000_000:
                 sent += connection.send(GOOD * 500)
         assert sent < 50_000_000
