@@ -1,13 +1,42 @@
-"""Tables: the offline rows, versioned, so that what a model was trained on can be read again."""
+"""Tables: the offline rows, versioned, so that what a model was trained on can be read again.
+
+Writing has two halves. `stage` puts rows beside the table, where no reader sees them: as often as needed, by whoever
+has some, on other machines too. `commit` makes all that was staged the table's next version at once. With it a *mark*
+may be moved: a number with a name, kept in the table itself, that says how far a source or a stream has been loaded.
+Rows and mark become visible together or not at all, which is what makes loading again after a crash harmless.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import polars as pl
 
 Mode = Literal["append", "overwrite"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Staged rows: a file in the table's folder, its size in bytes and its rows."""
+
+    name: str
+    size: int
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {"name": self.name, "size": self.size, "rows": self.rows}
+
+
+@dataclass(frozen=True)
+class TableMark:
+    """How far something has been loaded: `before` is what the mark must be now (-1: not there yet)."""
+
+    name: str
+    before: int
+    after: int
 
 
 class Table(Protocol):
@@ -29,8 +58,31 @@ class Table(Protocol):
         """
         ...
 
+    def stage(self, frame: pl.DataFrame, name: str) -> Part:
+        """Put rows beside the table, durably and unseen; parts are read in the order of their names.
+
+        Staging again under one name replaces what was staged.
+        """
+        ...
+
+    def commit(self, parts: Sequence[Part], schema: pl.Schema, *, mode: Mode, marks: Sequence[TableMark] = ()) -> int:
+        """Make the staged parts (none is fine) the table's next version and move the marks; returns the version.
+
+        Raises:
+            ConflictError: a mark isn't what it should be: another process has loaded; nothing was changed.
+        """
+        ...
+
+    def mark(self, name: str) -> int:
+        """The mark's value in the newest version; -1 where there is none."""
+        ...
+
+    def compact(self, *, small: int = 32 << 20) -> int:
+        """Join neighbouring parts of fewer than `small` bytes; the rows and their order stay. Returns parts removed."""
+        ...
+
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """The rows of a version (the newest by default), read when they are needed.
+        """The rows of a version (the newest by default), read when they are needed, in the order of their parts.
 
         Raises:
             NotFoundError: there is no such table or version.

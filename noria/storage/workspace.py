@@ -24,6 +24,7 @@ class Workspace:
     blobs: BlobStore
     online: OnlineStore
     clock: Clock = field(default_factory=SystemClock)
+    _tables: dict[str, Table] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def open(settings: Settings | None = None, clock: Clock | None = None) -> Workspace:
@@ -45,7 +46,9 @@ class Workspace:
 
     def table(self, name: str) -> Table:
         """The offline table of that name."""
-        return open_table(self.settings.storage.tables, name, self.settings.root)
+        if name not in self._tables:  # kept, since opening one costs far more than looking for what is new in it
+            self._tables[name] = open_table(self.settings.storage.tables, name, self.settings.root)
+        return self._tables[name]
 
     def close(self) -> None:
         """Close every store."""

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from noria.core import NotFoundError
-from noria.storage.tables import Table
+from noria.core import ConflictError, NotFoundError, SchemaError
+from noria.storage.tables import Table, TableMark
 
 FRAME = pl.DataFrame(
     {
@@ -92,3 +92,78 @@ class TableConformance:
         assert self.table("t").write(FRAME, run_id="b") == self.table("t").version()
         assert len(self.table("t").read()) == 6
         assert self.table("other").version() is None
+
+    def test_staged_parts_are_unseen_until_they_are_committed_together(self) -> None:
+        table = self.table("t")
+        parts = [table.stage(FRAME.tail(1), "000-b"), table.stage(FRAME.head(2), "000-a")]
+        assert table.version() is None
+        version = table.commit(parts, FRAME.schema, mode="append", marks=[TableMark("m", -1, 5)])
+        assert (table.version(), table.mark("m"), table.mark("other")) == (version, 5, -1)
+        assert table.read().equals(FRAME)  # in the order of the parts' names
+        table.stage(FRAME, "001-never")
+        assert self.table("t").read().equals(FRAME)
+        part = table.stage(FRAME, "001-a")
+        assert table.commit([part], FRAME.schema, mode="append", marks=[TableMark("m", 5, 6)]) > version
+        assert table.read().equals(pl.concat([FRAME, FRAME]))
+        table.commit([], FRAME.schema, mode="overwrite", marks=[TableMark("m", 6, 7), TableMark("n", -1, 0)])
+        assert (len(table.read()), table.read().schema, table.mark("n")) == (0, FRAME.schema, 0)
+
+    def test_a_mark_that_another_has_moved_stops_the_commit(self) -> None:
+        table = self.table("t")
+        table.commit([table.stage(FRAME, "0")], FRAME.schema, mode="append", marks=[TableMark("m", -1, 1)])
+        with pytest.raises(ConflictError, match="'m' is 1, expected -1"):
+            part = self.table("t").stage(FRAME, "1")
+            self.table("t").commit([part], FRAME.schema, mode="append", marks=[TableMark("m", -1, 1)])
+        assert len(table.read()) == len(FRAME)
+
+    def test_of_commits_that_move_one_mark_at_once_one_wins_and_others_append_freely(self) -> None:
+        self.table("t").write(FRAME.clear(), run_id="before")
+        together, won = threading.Barrier(4), []
+
+        def work(number: int) -> None:
+            table = self.table("t")
+            part = table.stage(FRAME, f"9-{number}")
+            together.wait()
+            name = "shared" if number < 2 else f"own-{number}"
+            try:
+                table.commit([part], FRAME.schema, mode="append", marks=[TableMark(name, -1, 1)])
+            except ConflictError:
+                return
+            won.append(number)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 3
+        assert {2, 3} < set(won)
+        assert len(self.table("t").read()) == 3 * len(FRAME)
+
+    def test_new_columns_may_be_appended(self) -> None:
+        table = self.table("t")
+        table.write(FRAME, run_id="a")
+        wider = FRAME.head(1).with_columns(more=pl.lit(1.5))
+        table.commit([table.stage(wider, "9")], wider.schema, mode="append")
+        assert table.read().columns == [*FRAME.columns, "more"]
+        assert table.read()["more"].to_list() == [None, None, None, 1.5]
+        assert table.read(columns=["id"])["id"].to_list() == [1, 2, 3, 1]
+        retyped = FRAME.with_columns(id=pl.lit("x"))
+        with pytest.raises(SchemaError, match="'id'"):
+            table.commit([table.stage(retyped, "99")], retyped.schema, mode="append")
+        assert len(table.read()) == 4
+
+    def test_compacting_keeps_rows_order_and_marks(self) -> None:
+        table = self.table("t")
+        for number in range(10):
+            part = table.stage(FRAME.with_columns(id=pl.lit(number, pl.Int64)), f"{number:03d}")
+            table.commit([part], FRAME.schema, mode="append", marks=[TableMark("m", number - 1, number)])
+        before = table.read()
+        version = table.version()
+        assert table.compact() == 9
+        assert table.compact() == 0
+        assert table.read().equals(before)
+        assert table.read(version).equals(before)
+        assert table.mark("m") == 9
+        table.commit([table.stage(FRAME, "010")], FRAME.schema, mode="append", marks=[TableMark("m", 9, 10)])
+        assert table.read().equals(pl.concat([before, FRAME]))
