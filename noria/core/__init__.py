@@ -21,6 +21,7 @@ from noria.core.errors import (
     StorageError,
     allowed,
 )
+from noria.core.lock import exclusive
 from noria.core.progress import NoProgress, Progress, task
 from noria.core.schema import Field, Schema, Timestamp
 from noria.core.settings import RunSettings, ServeSettings, Settings, StorageSettings
@@ -55,6 +56,7 @@ __all__ = [
     "allowed",
     "check_name",
     "duration",
+    "exclusive",
     "fingerprint",
     "task",
     "to_iso",

@@ -1,177 +1,254 @@
-"""Extract: a file's rows as columns, with the position of each row, and the lines that are no rows at all.
-
-Text formats are read as text: what doesn't fit its type is then known by row and column. Polars reads; only a file
-that it refuses is read again line by line, to find the broken lines and keep the others.
-"""
+"""Extract: inputs (files, objects, query results, tables) as pieces that can be read one by one, by whoever is free."""
 
 from __future__ import annotations
 
-import csv
+import codecs
 import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import polars as pl
 
-from noria.core import DataError, Schema, SchemaError, allowed
+from noria.core import DataError, MissingExtraError, Schema, SchemaError, allowed
+from noria.pipelines import csv_records, json_lines
+from noria.pipelines.rows import BrokenRow, Rows
 
-POSITION = "__position__"
-"""The column with a row's number in its file, from 1, the header not counted."""
-
-MISSING_TEXT = ("", "NA", "NaN", "nan", "null", "NULL")
-"""How a missing value is written in CSV, unless the column is text; there only the empty field is missing."""
-
-
-@dataclass(frozen=True)
-class BrokenLine:
-    """A line that can't be read as a row."""
-
-    position: int
-    reason: str
-    text: str
+PIECE_BYTES = 16 << 20
+"""Text is read in pieces of this size: large enough for Polars to be at its best, small enough for any machine."""
+PIECE_ROWS = 200_000
+"""Columns are read in pieces of this many rows."""
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """A file's rows: the schema's columns as they stand in the file, and `POSITION`."""
+class Input:
+    """Something that rows come from.
 
-    file: Path
-    frame: pl.DataFrame
-    broken: list[BrokenLine]
-    extra_columns: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        """All rows, the broken ones included."""
-        return len(self.frame) + len(self.broken)
-
-
-def extract(file: Path, schema: Schema) -> Extracted:
-    """Read a file.
-
-    Raises:
-        DataError: it can't be read at all (truncated, not text, not Parquet).
-        SchemaError: it lacks a column of the schema.
+    Attributes:
+        name: as it stands in reports and in quarantine: a file's path, an object's URL, a database's (masked) URL.
+        kind: `csv`, `jsonl`, `parquet`, or `frames`.
+        location: where it is opened.
+        size: in bytes, where known; for progress.
+        identity: changes when, and only when, its content does.
+        start: where a grown file is to be read from: what is before has been loaded.
     """
-    name = file.name.lower()
+
+    name: str
+    kind: str
+    location: str
+    size: int
+    identity: str
+    start: int = 0
+    frames: Callable[[], Iterator[pl.DataFrame]] | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of an input: a function that reads it, which may be called on another machine."""
+
+    read: Callable[[], Rows]
+    size: int
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what goes wrong in reading an input into an error that names it."""
     try:
-        if name.endswith(".parquet"):
-            frame, broken = pl.read_parquet(file), list[BrokenLine]()
-        else:
-            text = _bytes(file)
-            reader = _csv if ".csv" in name else _json_lines
-            frame, broken = reader(text, schema) if text.strip() else (pl.DataFrame(), [])
-            if not text.strip() and ".csv" in name:
-                raise SchemaError(
-                    f"{file} is empty: it has no header", hint=f"expected columns: {', '.join(schema.names)}"
-                )
+        yield
+    except SchemaError as error:
+        if not error.message.startswith(name):
+            error.message = f"{name} {error.message}"
+        raise
     except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
         raise DataError(
-            f"{file} can't be read: {error}", hint="is it complete, and what its name says it is?"
+            f"{name} can't be read: {error}", hint="is it complete, and what its name says it is?"
         ) from error
-    return _checked(file, frame, broken, schema)
 
 
-def _checked(file: Path, frame: pl.DataFrame, broken: list[BrokenLine], schema: Schema) -> Extracted:
-    if frame.width == 0:  # JSON lines without any row: there is no header that could be wrong
-        frame = pl.DataFrame(schema=dict.fromkeys(schema.names, pl.String))
-    lost = [name for name in schema.names if name not in frame.columns]
-    if lost:
-        raise SchemaError(
-            f"{file} has no column {', '.join(map(repr, lost))}",
-            hint=allowed([name for name in frame.columns if name != POSITION], lost[0]),
-            field=lost[0],
-        )
-    if POSITION not in frame.columns:
-        frame = frame.with_row_index(POSITION, offset=1)
-    extra = tuple(name for name in frame.columns if name not in schema and name != POSITION)
-    return Extracted(file, frame.select(pl.col(POSITION).cast(pl.Int64), *schema.names), broken, extra)
+def pieces(source: Input, schema: Schema, size: int = PIECE_BYTES) -> Iterator[Piece]:
+    """The input's pieces, in order.
+
+    Raises:
+        DataError: it can't be read (truncated, not text, not Parquet).
+        SchemaError: it lacks a column of the schema.
+    """
+    with readable(source.name):
+        match source.kind:
+            case "csv":
+                yield from _csv(source, schema, size)
+            case "jsonl":
+                yield from _json_lines(source, schema, size)
+            case "parquet":
+                yield from _parquet(source, schema)
+            case _:
+                yield from _frames(source, schema)
 
 
-def _bytes(file: Path) -> bytes:
-    data = file.read_bytes()
-    data = gzip.decompress(data) if file.name.lower().endswith(".gz") else data
-    return data.removeprefix(b"\xef\xbb\xbf")
+def _csv(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
+    with open_binary(source) as stream:
+        header = csv_records.read_header(stream, schema)
+        _skip(stream, source)
+        for body in csv_records.pieces(stream, size):
+            yield Piece(partial(csv_records.read_body, body, header, schema), len(body))
 
 
-Read = tuple[pl.DataFrame, list[BrokenLine]]
+def _json_lines(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
+    with open_binary(source) as stream:
+        _skip(stream, source)
+        for number, data in enumerate(json_lines.pieces(stream, size)):
+            first = number == 0 and source.start == 0
+            yield Piece(partial(json_lines.read_json_lines, data, schema, first), len(data))
 
 
-def _csv(data: bytes, schema: Schema) -> Read:
-    try:
-        return pl.read_csv(data, infer_schema=False), []
-    except pl.exceptions.PolarsError:
-        return _csv_by_line(data)
+def _skip(stream: BinaryIO, source: Input) -> None:
+    if source.start:
+        stream.seek(source.start)
 
 
-def _csv_by_line(data: bytes) -> Read:
-    lines = csv.reader(io.StringIO(data.decode("utf-8", errors="surrogateescape"), newline=""))
-    header = next(lines)
-    rows: list[list[Any]] = []
-    broken = []
-    position = 0
-    for position, row in enumerate(_rows(lines), 1):
-        reason = _broken(row, header)
-        if reason:
-            broken.append(BrokenLine(position, reason, ",".join(row).encode("utf-8", "replace").decode()))
+@contextmanager
+def open_binary(source: Input) -> Iterator[BinaryIO]:
+    """The input's bytes, decompressed as its name says.
+
+    Raises:
+        DataError: it is UTF-16.
+        MissingExtraError: it is compressed by zstd, and its library isn't installed.
+    """
+    with _open(source) as raw:
+        name = source.location.lower()
+        stream: Any = raw
+        if name.endswith(".gz"):
+            if not raw.read(1):
+                raise EOFError("it has no bytes, and even an empty compressed file has some")
+            raw.seek(0)
+            stream = gzip.GzipFile(fileobj=raw, mode="rb")
+        elif name.endswith(".zst"):
+            stream = _unzstd(raw)
+        buffered = io.BufferedReader(stream, 1 << 20) if not isinstance(stream, io.BufferedReader) else stream
+        start = buffered.peek(65_536)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"{source.name} is UTF-16", hint="save it as UTF-8")
+        if b"\n" not in start and b"\r" in start:  # lines as they were ended before 2001
+            yield io.BytesIO(buffered.read().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
         else:
-            rows.append([position, *(value or None for value in row)])
-    names = [POSITION, *header]
-    types = {POSITION: pl.Int64, **dict.fromkeys(header, pl.String)}
-    return pl.DataFrame(rows, schema={name: types[name] for name in names}, orient="row"), broken
+            yield buffered
 
 
-def _rows(lines: Iterator[list[str]]) -> Iterator[list[str]]:
-    while True:
-        try:
-            row = next(lines)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row = [f"\udcff{error}"]  # a lone surrogate: reported as broken
-        if row:
-            yield row
+def _open(source: Input) -> Any:
+    if source.location.startswith("s3://"):
+        from noria.storage.s3 import open_object
+
+        return open_object(source.location, source.size)
+    return Path(source.location).open("rb")
 
 
-def _broken(row: list[str], header: list[str]) -> str:
+def _unzstd(raw: BinaryIO) -> BinaryIO:
     try:
-        "".join(row).encode()
-    except UnicodeEncodeError:
-        return "not UTF-8 text"
-    return "" if len(row) == len(header) else f"{len(row)} fields, and the header has {len(header)}"
+        import zstandard
+    except ImportError as error:
+        raise MissingExtraError("zstandard", "zstd", "reading .zst files") from error
+    if not raw.read(1):
+        raise EOFError("it has no bytes, and even an empty compressed file has some")
+    raw.seek(0)
+    return _Whole(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))  # type: ignore[return-value]
 
 
-def _json_lines(data: bytes, schema: Schema) -> Read:
-    """JSON lines are decoded line by line by a compiled decoder: Polars' own drops what it can't read."""
-    decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
-    columns: dict[str, list[Any]] = {}
-    positions, broken, rows = [], [], []
-    for position, line in enumerate((line for line in data.split(b"\n") if line.strip()), 1):
+class _Whole(io.RawIOBase):
+    """A zstd stream that says so when its end is missing: the library takes a cut file for a short one."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
         try:
-            row = decode(line)
-            if not isinstance(row, dict):
-                raise msgspec.DecodeError(f"a {type(row).__name__}, not an object")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            broken.append(BrokenLine(position, f"not a JSON object: {error}", line.decode(errors="replace")))
-            continue
-        rows.append(row)
-        positions.append(position)
-    names = dict.fromkeys(name for row in rows for name in row) if rows else {}
-    if rows:
-        for name in {**dict.fromkeys(schema.names), **names}:
-            columns[name] = [_text(row.get(name)) for row in rows]
-    frame = pl.DataFrame({POSITION: positions, **columns}, schema_overrides=dict.fromkeys(columns, pl.String))
-    return (frame if rows else pl.DataFrame()), broken
+            data: bytes = self._reader.read(len(buffer))
+        except Exception as error:  # zstandard.ZstdError: what it can't decompress
+            raise EOFError(str(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
 
 
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, (int, float)) else msgspec.json.encode(value).decode()
+def _parquet(source: Input, schema: Schema) -> Iterator[Piece]:
+    options = _options(source)
+    found = pl.read_parquet_schema(source.location) if options is None else None
+    scan = pl.scan_parquet(source.location, storage_options=options, glob=False)
+    columns = list(found or scan.collect_schema())
+    _require(columns, schema)
+    rows = int(scan.select(pl.len()).collect().item())
+    extra = tuple(name for name in columns if name not in schema)
+    for start in range(0, rows, PIECE_ROWS):
+        read = partial(_read_parquet, source.location, options, start, schema, extra)
+        yield Piece(read, source.size * min(PIECE_ROWS, rows - start) // rows)
+
+
+def _read_parquet(location: str, options: dict[str, str] | None, start: int, schema: Schema, extra: Any) -> Rows:
+    scan = pl.scan_parquet(location, storage_options=options, glob=False)
+    return replace(from_frame(scan.select(schema.names).slice(start, PIECE_ROWS).collect()), extra=extra)
+
+
+def _options(source: Input) -> dict[str, str] | None:
+    if not source.location.startswith("s3://"):
+        return None
+    import os
+
+    from noria.storage.s3 import options
+
+    return options(os.environ)
+
+
+def _frames(source: Input, schema: Schema) -> Iterator[Piece]:
+    frames = source.frames() if source.frames is not None else iter(())
+    for frame in frames:
+        _require(frame.columns, schema)
+        extra = tuple(name for name in frame.columns if name not in schema)
+        yield Piece(partial(_from_frame, frame.select(schema.names), extra), len(frame))
+
+
+def _from_frame(frame: pl.DataFrame, extra: tuple[str, ...]) -> Rows:
+    return replace(from_frame(frame), extra=extra)
+
+
+def _require(columns: list[str], schema: Schema) -> None:
+    for name in schema.names:
+        if name not in columns:
+            raise SchemaError(f"has no column {name!r}", hint=allowed(columns, name), field=name)
+
+
+def from_frame(frame: pl.DataFrame) -> Rows:
+    """Columns of any type as rows: categories as text, what is nested as JSON; bytes that are no text are broken."""
+    plain = frame.with_columns(_plain(column) for column in frame.iter_columns())
+    lost = [frame[name].is_not_null() & plain[name].is_null() for name, t in frame.schema.items() if t == pl.Binary]
+    if not lost:
+        return Rows(plain)
+    bad = pl.select(pl.any_horizontal(lost)).to_series()
+    if not bad.any():
+        return Rows(plain)
+    numbered = frame.with_row_index("", offset=1).filter(bad)
+    broken = tuple(BrokenRow(at, "not UTF-8 text", str(row)) for at, *row in numbered.iter_rows())
+    return Rows(plain.filter(~bad), ((~bad).arg_true() + 1).to_list(), broken)
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        return column.cast(pl.String)
+    if column.dtype == pl.Binary:
+        return pl.Series(column.name, [_utf8(value) for value in column.to_list()], pl.String)
+    if column.dtype.is_nested() or column.dtype == pl.Object:
+        texts = [None if v is None else msgspec.json.encode(v, enc_hook=str).decode() for v in column.to_list()]
+        return pl.Series(column.name, texts, pl.String)
+    return column
+
+
+def _utf8(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None

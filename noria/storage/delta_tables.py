@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import arro3.core
 import polars as pl
@@ -43,6 +44,9 @@ class DeltaLakeTable:
         self._lock = threading.Lock()
         self._handle: DeltaTable | None = None
         self._log: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DeltaLakeTable, (self.name, self._path, self._options)  # workers elsewhere open it for themselves
 
     def version(self) -> int | None:
         table = self._open()
@@ -89,6 +93,13 @@ class DeltaLakeTable:
         frame.write_parquet(buffer, compression="zstd", compression_level=1)
         put(f"{self._path}/{file}", buffer.getvalue())
         return buffer.tell()
+
+    def staged_schema(self, part: Part) -> pl.Schema:
+        try:
+            scan = pl.scan_parquet(f"{self._path}/{part.name}", storage_options=self._options or None, glob=False)
+            return scan.collect_schema()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise self._error(error) from error
 
     def commit(self, parts: Sequence[Part], schema: pl.Schema, *, mode: Mode, marks: Sequence[TableMark] = ()) -> int:
         transactions = [Transaction(mark.name, mark.after) for mark in marks]
@@ -163,6 +174,16 @@ class DeltaLakeTable:
             table.alter.add_columns(new)
             table.update_incremental()
         return table
+
+    def discard(self, prefix: str) -> None:
+        if self._remote:  # there another machine may still be at work; an object that no version names does no harm
+            return
+        left = list(Path(self._path).glob(f"part-{prefix}*.parquet"))
+        table = self._open() if left else None
+        used = {part.name for part in self._parts(table)} if table is not None else set()
+        for file in left:
+            if file.name not in used:
+                file.unlink(missing_ok=True)
 
     def mark(self, name: str) -> int:
         table = self._open()

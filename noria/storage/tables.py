@@ -65,12 +65,20 @@ class Table(Protocol):
         """
         ...
 
+    def staged_schema(self, part: Part) -> pl.Schema:
+        """The columns of a staged part."""
+        ...
+
     def commit(self, parts: Sequence[Part], schema: pl.Schema, *, mode: Mode, marks: Sequence[TableMark] = ()) -> int:
         """Make the staged parts (none is fine) the table's next version and move the marks; returns the version.
 
         Raises:
             ConflictError: a mark isn't what it should be: another process has loaded; nothing was changed.
         """
+        ...
+
+    def discard(self, prefix: str) -> None:
+        """Remove staged parts whose names start so and that no version has: what a killed process left behind."""
         ...
 
     def mark(self, name: str) -> int:

@@ -22,7 +22,7 @@ from noria.core import (
 )
 from noria.storage import Runnable, Workspace
 from noria.system.graph import index, levels
-from noria.system.lock import exclusive
+from noria.core import exclusive
 from noria.system.runs import FAILED, FRESH, SKIPPED, SUCCEEDED, ComponentRun, RunLog
 from noria.system.services import services
 from noria.telemetry import MLLogger

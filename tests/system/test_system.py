@@ -15,7 +15,7 @@ import pytest
 from noria.core import BusyError, GraphError, NoriaError, Outcome, Progress, Settings
 from noria.storage import Workspace
 from noria.system import RunLog, System, levels, mermaid, svg
-from noria.system.lock import exclusive
+from noria.core import exclusive
 
 
 @dataclass

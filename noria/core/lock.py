@@ -1,4 +1,4 @@
-"""One `noria run` at a time: a file lock that the kernel releases when the process dies, however it dies."""
+"""One at a time: a file lock that the kernel releases when the process dies, however it dies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noria.core import BusyError, StorageError
+from noria.core.errors import BusyError, StorageError
 
 
 @contextmanager
