@@ -131,7 +131,7 @@ class FeatureGroup:
 
         return "" if FeatureStore(workspace).is_materialized(self) else "its online values are gone"
 
-    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+    def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Compute the newest values of all entities and put them into the online store."""
         from noria.features.store import FeatureStore
 

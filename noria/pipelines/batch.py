@@ -42,7 +42,7 @@ except ImportError:
     def steps_from_dict(x): return tuple(_W(s) for s in _sfd(x))
 from noria.pipelines.work import Said, Work
 from noria.storage import Put, Workspace
-from noria.storage.tables import Part, Table
+from noria.storage.tables import Mode, Part, Table
 
 if TYPE_CHECKING:
     from noria.pipelines.steps import FittedStep
@@ -119,12 +119,12 @@ class BatchProcessor:
             if done is None:
                 plan = plan_load(self._source, self._workspace, current, full)
                 if plan is not None:
-                    return _Loading(self._source, self._workspace, loads, plan, run_id, progress or NoProgress()).run()
+                    return Loading(self._source, self._workspace, loads, plan, run_id, progress or NoProgress()).run()
                 done = current[-1]
             return BatchResult(**{**done.result, "extra_columns": tuple(done.result["extra_columns"])})
 
 
-class _Loading:
+class Loading:
     """One load, from its inputs to the commit."""
 
     def __init__(
@@ -167,11 +167,33 @@ class _Loading:
             fitted: tuple[FittedStep, ...] = ()
             if not at_once:
                 fitted, parts = self._transform(compute, scratch)
-        self._verify()
+        self.verify()
         return self._commit(fitted, parts)
 
     def _compute(self, scratch: Any) -> Compute:
         return LocalCompute(scratch / "rows")
+
+    @property
+    def bad_mode(self) -> Mode:
+        """What becomes of the quarantine."""
+        return self._plan.mode
+
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """What the next load has to know of what was read."""
+        return {
+            source.name: {"identity": source.identity, "size": source.size, "rows": self._input_rows[source.name]}
+            for source in self._plan.inputs
+        }
+
+    def origin(self, bad: pl.DataFrame, name: str) -> pl.DataFrame:
+        """Where bad rows come from, and their text."""
+        return bad.select(
+            pl.lit(self._run_id).alias("run_id"),
+            pl.lit(name).alias("file"),
+            pl.col(POSITION).alias("position"),
+            pl.col(TEXT).alias("row"),
+            pl.lit(self._at).alias("at"),
+        )
 
     # --- the first pass: every piece by itself
 
@@ -198,9 +220,13 @@ class _Loading:
         self._places: list[tuple[Input, int]] = []
         for source in self._plan.inputs:
             before = self._plan.rows_before.get(source.name, 0)
-            for piece in pieces(source, self._source.schema, PIECE_BYTES):
+            for piece in self.pieces(source):
                 self._places.append((source, before))
                 yield len(self._places) - 1, source.name, piece
+
+    def pieces(self, source: Input) -> Iterator[Piece]:
+        """What an input consists of."""
+        return pieces(source, self._source.schema, PIECE_BYTES)
 
     def _account(self, said: Said, source: Input, start: int) -> None:
         self._rows_in += said.rows
@@ -218,15 +244,9 @@ class _Loading:
     def _put_aside(self, bad: pl.DataFrame, name: str) -> None:
         """Stage bad rows for the quarantine."""
         self._bad += len(bad)
-        rows = bad.select(
-            pl.lit(self._run_id).alias("run_id"),
-            pl.lit(self._source.name).alias("source"),
-            pl.lit(name).alias("file"),
-            pl.col(POSITION).alias("position"),
-            pl.col(REASONS).alias("reasons"),
-            pl.col(TEXT).alias("row"),
-            pl.lit(self._at).alias("at"),
-        )
+        known = self.origin(bad, name)
+        rows = known.with_columns(pl.lit(self._source.name).alias("source"), bad[REASONS].alias("reasons"))
+        rows = rows.select(*QUARANTINE)
         self._bad_parts.append(self._loads.quarantine.stage(rows, f"{self._prefix}-{len(self._bad_parts):06d}"))
 
     def _add_earlier_keys(self) -> int:
@@ -288,7 +308,7 @@ class _Loading:
 
     # --- the end
 
-    def _verify(self) -> None:
+    def verify(self) -> None:
         """Stop before anything is committed, if this can't be what the user wants."""
         source = self._source
         share = self._bad / self._rows_in if self._rows_in else 0.0
@@ -337,13 +357,10 @@ class _Loading:
             self._run_id,
             fingerprint(self._source.to_dict()),
             self._plan.mode,
-            {
-                source.name: {"identity": source.identity, "size": source.size, "rows": self._input_rows[source.name]}
-                for source in self._plan.inputs
-            },
+            self.inputs(),
             before=table.mark(MARK),
             parts=[part.to_dict() for part in parts],
-            bad_mode=self._plan.mode,
+            bad_mode=self.bad_mode,
             bad_before=quarantine.mark(MARK),
             bad_parts=[part.to_dict() for part in self._bad_parts],
             path="" if self._source.is_query else self._source.path,

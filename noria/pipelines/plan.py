@@ -64,7 +64,7 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
     if same and not new:
         return None
     if same:
-        steps = _fitted_state(source, workspace, current)
+        steps = fitted_state(source, workspace, current)
         if steps is not None:
             return Plan("append", tuple(new), rows_before, steps)
     gone = sorted(set(known) - {item.name for item in found})
@@ -79,7 +79,7 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
 
 def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Plan | None:
     last = current[-1].cursor if current else None
-    steps = _fitted_state(source, workspace, current) if current else None
+    steps = fitted_state(source, workspace, current) if current else None
     if source.cursor is None or last is None or steps is None:
         query = source.open_query(workspace.settings, None)
         return Plan("overwrite", (query.input,), cursor=query.state)
@@ -90,7 +90,7 @@ def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Pl
     return Plan("append", (query.input,), {name: known_inputs(current)[name]["rows"]}, steps, query.state)
 
 
-def _fitted_state(source: Source, workspace: Workspace, current: list[Load]) -> list[dict[str, Any]] | None:
+def fitted_state(source: Source, workspace: Workspace, current: list[Load]) -> list[dict[str, Any]] | None:
     """The steps as they were fitted when the table was made; None if they are lost or look at several rows."""
     if not source.steps:
         return []

@@ -113,7 +113,7 @@ class RecommenderSystem:
         """Whether the version's files are gone or damaged."""
         return ModelRegistry.of(workspace).damage(self.name, int(version))
 
-    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+    def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Train on the events' table, register the version and make it the champion."""
         table = workspace.table(self.events.name)
         version = table.version()

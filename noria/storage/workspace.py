@@ -74,6 +74,9 @@ class Runnable(Component, Protocol):
         """Why what a run wrote under this version (its outcome's) can't be used any more; empty while it can."""
         ...
 
-    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
-        """Do the work. Doing it twice under one `run_id` leaves the same result as doing it once."""
+    def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
+        """Do the work. Doing it twice under one `run_id` leaves the same result as doing it once.
+
+        With `full`, nothing that was done before is built upon.
+        """
         ...

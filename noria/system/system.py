@@ -198,7 +198,7 @@ class _Execution:
         run = self._log.start(self._group, part.name, key, inputs)
         try:
             with task(self._progress, part.name):
-                outcome = part.run(self._workspace, run.run_id, self._progress)
+                outcome = part.run(self._workspace, run.run_id, self._progress, full=self._full)
         except Exception as error:
             failed = self._log.fail(run, error, time.perf_counter() - began)
             self._logger.log_error(error, component=part.name, run_id=run.run_id)

@@ -123,7 +123,7 @@ class ModelTrainingPipeline:
         """Whether the version's files are gone or damaged."""
         return ModelRegistry.of(workspace).damage(self.name, int(version))
 
-    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+    def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Join, split, fit, judge, register; the version becomes the champion if it beats the baseline."""
         from noria.training.fitting import train_and_register
 

@@ -18,6 +18,7 @@ import noria as nr
 from noria.core import BusyError, DataError, SchemaError, Settings, exclusive
 from noria.pipelines import BatchResult
 from noria.pipelines.loads import Loads
+from noria.pipelines.quarantine import QuarantineSummary, replay, show, summarize
 from noria.storage import Workspace
 from noria.testing import ManualClock
 
@@ -296,3 +297,33 @@ def test_kill_9_at_any_instant_leaves_what_a_clean_run_makes(tmp_path: Path) -> 
             mine, other = one.table(name).read(), two.table(name).read()
             keep = [column for column in mine.columns if column not in ("at", "run_id") or name == "rows"]
             assert mine.select(keep).equals(other.select(keep))
+
+
+def test_quarantined_rows_come_back_when_the_contract_is_mended(workspace: Workspace) -> None:
+    put(workspace, "d/a.csv", "1,a,1", "2,b,2", "x,a,3", "3,,4", "4,too,many,5", '5,"multi\nline",6', "2,a,9")
+    strict = source(checks=[nr.one_of("s", ["a"])], key="id", schema={**SCHEMA, "s": "str"})
+    assert load(workspace, strict).rows_out == 2
+    assert summarize(workspace, "rows") == QuarantineSummary(
+        "rows",
+        5,
+        {"s one of a": 2, "id: not int64": 1, "s: missing": 1, "4 fields, and the header has 3": 1},
+        "2001-09-09T01:46:40Z",
+    )
+    shown = show(workspace, "rows", rule="id: not int64")
+    assert shown.select("position", "reasons").rows() == [(3, ["id: 'x' is not int64"])]
+    lax = source(key="id")
+    result = replay(lax, workspace)
+    # The row with id 2 that came first into the table stays; the other is now a repeated key.
+    assert (result.rows_in, result.rows_out, result.quarantined) == (5, 2, 3)
+    assert ids(workspace) == [1, 2, 3, 5]
+    assert workspace.table("rows").read()["s"].to_list() == ["a", "a", None, "multi\nline"]
+    left = workspace.table("rows__quarantine").read().select("file", "position", "reasons").rows()
+    assert sorted(left) == [
+        ("d/a.csv", 2, ["id unique"]),
+        ("d/a.csv", 3, ["id: 'x' is not int64"]),
+        ("d/a.csv", 5, ["4 fields, and the header has 3"]),
+    ]
+    assert replay(lax, workspace).rows_out == 0
+    put(workspace, "d/b.csv", "6,b,1")
+    assert load(workspace, lax).mode == "append"
+    assert ids(workspace) == [1, 2, 3, 5, 6]

@@ -1,0 +1,128 @@
+"""Quarantine: the rows that broke a contract, and how they come back when the contract has been mended."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from noria.core import ConfigError, NoProgress, NotFoundError, exclusive
+from noria.pipelines.batch import BatchResult, Loading
+from noria.pipelines.contract import POSITION
+from noria.pipelines.extract import PIECE_ROWS, Input, Piece
+from noria.pipelines.json_lines import read_json_lines
+from noria.pipelines.loads import Loads
+from noria.pipelines.plan import Plan, fitted_state
+from noria.pipelines.rows import BrokenRow, Rows
+from noria.pipelines.source import Source
+from noria.storage import Workspace
+from noria.storage.tables import Mode
+
+
+@dataclass(frozen=True)
+class QuarantineSummary:
+    """How many rows of a source are in quarantine, by what their reasons have in common."""
+
+    source: str
+    rows: int
+    by_rule: dict[str, int]
+    newest: str | None
+
+
+def rules(reasons: pl.Expr) -> pl.Expr:
+    """Reasons without the values in them: `rating: 'abc' is not float32` is `rating: not float32`."""
+    said = reasons.str.replace(r"(?s)^([^:]+): '.*' is not ", "${1}: not ")
+    return pl.when(said.str.contains("not a JSON object")).then(pl.lit("not a JSON object")).otherwise(said)
+
+
+def summarize(workspace: Workspace, source: str) -> QuarantineSummary:
+    """What is in a source's quarantine; all zeros if it was never loaded."""
+    table = workspace.table(f"{source}__quarantine")
+    if table.version() is None:
+        return QuarantineSummary(source, 0, {}, None)
+    rows = table.read(columns=["reasons", "at"])
+    counts = rows.select(rules(pl.col("reasons").list.explode()).alias("rule")).to_series().value_counts(sort=True)
+    by_rule = {str(rule): int(count) for rule, count in counts.rows() if rule is not None}
+    return QuarantineSummary(source, len(rows), by_rule, rows["at"].max())  # type: ignore[arg-type]
+
+
+def show(workspace: Workspace, source: str, *, rule: str | None = None, limit: int = 20) -> pl.DataFrame:
+    """The newest rows in quarantine (of one rule, if it is named), with their reasons."""
+    table = workspace.table(f"{source}__quarantine")
+    if table.version() is None:
+        raise NotFoundError(f"source {source!r} was never loaded", hint=f"noria run {source}")
+    rows = table.scan()
+    if rule is not None:
+        rows = rows.filter(pl.col("reasons").list.eval(rules(pl.element())).list.contains(rule))
+    return rows.tail(limit).collect()
+
+
+def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> BatchResult:
+    """Judge the rows in quarantine by the source's contract as it is now; those that hold it come to the table.
+
+    The others stay, with the reasons that they have now. What could never be read as a row stays too. The contract as
+    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it.
+
+    Raises:
+        BusyError: another process loads this source.
+        ConfigError: the source has a step that looks at several rows: only a whole run can apply it.
+        NotFoundError: the source was never loaded.
+        SchemaError: the table has other columns than the source promises now.
+    """
+    lock = workspace.settings.state_dir / "locks" / f"source-{source.name}"
+    with exclusive(lock, f"loading the source {source.name!r}"):
+        loads = Loads(workspace, source.name)
+        loads.recover()
+        current = loads.current()
+        if not current:
+            raise NotFoundError(f"source {source.name!r} was never loaded", hint=f"noria run {source.name}")
+        steps = fitted_state(source, workspace, current)
+        if steps is None:
+            raise ConfigError(
+                f"source {source.name!r} has a step that looks at several rows: rows can't come one by one",
+                hint=f"noria run {source.name} --full",
+            )
+        held = loads.quarantine.read()
+        frames = Input("quarantine", "pieces", "", 0, "")
+        plan = Plan("append", (frames,), steps=steps, cursor=lambda: current[-1].cursor)
+        return _Replaying(source, workspace, loads, plan, run_id or secrets.token_hex(8), NoProgress(), held).run()
+
+
+class _Replaying(Loading):
+    """A load whose input is the quarantine, and which leaves in it what is still bad."""
+
+    def __init__(self, *parts: Any) -> None:
+        *rest, self._held = parts
+        super().__init__(*rest)
+
+    @property
+    def bad_mode(self) -> Mode:
+        return "overwrite"
+
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def pieces(self, source: Input) -> Iterator[Piece]:
+        for start in range(0, len(self._held), PIECE_ROWS):
+            rows = self._held.slice(start, PIECE_ROWS)
+            yield Piece(partial(_read, rows, self._source), len(rows))
+
+    def origin(self, bad: pl.DataFrame, name: str) -> pl.DataFrame:
+        return self._held[(bad[POSITION] - 1).to_list()].select("run_id", "file", "position", "row", "at")
+
+    def verify(self) -> None:
+        """However many are bad: they were so before."""
+
+
+def _read(held: pl.DataFrame, source: Source) -> Rows:
+    """Rows in quarantine as they stood in their files; what is no JSON object could never be read as a row."""
+    lines = held["row"].str.replace_all("\n", " ", literal=True).str.strip_chars()
+    data = lines.set(lines == "", "-").str.join("\n").item() or ""
+    rows = read_json_lines(data.encode(), source.schema, first=False)
+    reasons = held["reasons"].list.first()
+    broken = tuple(BrokenRow(row.position, str(reasons[row.position - 1]), row.text) for row in rows.broken)
+    return Rows(rows.frame, rows.positions, broken)
