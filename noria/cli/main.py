@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     project.add_argument("--project", default=".", metavar="DIR", help="the folder with system.py (default: here)")
     _add_start(commands)
     _add_work(commands, project)
+    _add_quarantine(commands, project)
     _add_models(commands, project)
     return parser
 
@@ -100,6 +101,25 @@ def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
     status.add_argument("--json", action="store_true", help="print it as JSON")
     graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)
     graph.add_argument("--format", choices=["text", "json", "mermaid", "svg"], default="text")
+
+
+def _add_quarantine(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    help = "list, show and replay the rows that broke a contract"
+    quarantine = _add(commands, "quarantine", "quarantine:listing", help, project)
+    quarantine.set_defaults(json=False)
+    actions = quarantine.add_subparsers(title="actions", metavar="ACTION")
+    listing = _add(actions, "list", "quarantine:listing", "count them by source and rule", project)
+    listing.add_argument("--json", action="store_true", help="print the counts as JSON")
+    show = _add(actions, "show", "quarantine:show", "show rows with their place, text and every reason", project)
+    show.add_argument("source", metavar="SOURCE")
+    show.add_argument("--rule", help="only those with this reason, as `list` names it")
+    show.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (default: 20)")
+    show.add_argument("--json", action="store_true", help="print them as JSON")
+    replay = _add(
+        actions, "replay", "quarantine:replay", "judge them again by the contract as it is now in system.py", project
+    )
+    replay.add_argument("source", metavar="SOURCE")
+    replay.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
 def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
