@@ -63,6 +63,7 @@ class Settings:
     root: Path = field(default_factory=Path.cwd)
     """The project's folder."""
     compute: str = "local"
+    """Who works on batches: this process (`local`), Ray on this machine (`ray`), or a cluster (`ray://HOST:PORT`)."""
     storage: StorageSettings = field(default_factory=StorageSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -128,8 +129,12 @@ def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
                 f"unknown setting {name!r} in {where}", hint=allowed([*_TABLES, "compute"], name), field=name
             )
     settings = Settings(root, **parts)
-    if settings.compute != "local":
-        raise ConfigError(f"compute = {settings.compute!r} is not supported", hint=allowed(["local"]), field="compute")
+    if settings.compute not in ("local", "ray") and not settings.compute.startswith("ray://"):
+        raise ConfigError(
+            f"compute = {settings.compute!r} is not supported",
+            hint=allowed(["local", "ray", "ray://HOST:PORT"]),
+            field="compute",
+        )
     return settings
 
 

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from noria.core import DataError, NoProgress, Progress, exclusive, fingerprint, to_iso
+from noria.core import ConfigError, DataError, NoProgress, Progress, exclusive, fingerprint, to_iso
 from noria.pipelines.blocks import Applied, Blocks
 from noria.pipelines.checks import Unique
 from noria.pipelines.compute import Compute, LocalCompute
@@ -170,8 +171,19 @@ class Loading:
         self.verify()
         return self._commit(fitted, parts)
 
-    def _compute(self, scratch: Any) -> Compute:
-        return LocalCompute(scratch / "rows")
+    def _compute(self, scratch: Path) -> Compute:
+        address = self._workspace.settings.compute
+        if address == "local":
+            return LocalCompute(scratch / "rows")
+        from noria.pipelines.ray_compute import RayCompute
+
+        if address != "ray" and not self._loads.table.is_remote:
+            raise ConfigError(
+                f"compute = {address!r}: other machines can't write to the tables in {self._workspace.settings.root}",
+                hint="keep the tables where all machines reach them: storage.tables = \"s3://…\"",
+                field="storage.tables",
+            )
+        return RayCompute(address)
 
     @property
     def bad_mode(self) -> Mode:
@@ -197,7 +209,7 @@ class Loading:
 
     # --- the first pass: every piece by itself
 
-    def _read(self, work: Work, compute: Compute, scratch: Any) -> list[Part]:
+    def _read(self, work: Work, compute: Compute, scratch: Path) -> list[Part]:
         self._indexes = []
         for number in range(len(self._unique)):
             folder = scratch / f"keys-{number}"
@@ -262,7 +274,7 @@ class Loading:
 
     # --- the second pass: what needs to have seen all rows
 
-    def _transform(self, compute: Compute, scratch: Any) -> tuple[tuple[FittedStep, ...], list[Part]]:
+    def _transform(self, compute: Compute, scratch: Path) -> tuple[tuple[FittedStep, ...], list[Part]]:
         schema = pl.Schema(polars_schema(self._source.schema))
         if self._unique:
             schema[POSITION] = pl.Int64()

@@ -48,6 +48,10 @@ class DeltaLakeTable:
     def __reduce__(self) -> tuple[Any, ...]:
         return DeltaLakeTable, (self.name, self._path, self._options)  # workers elsewhere open it for themselves
 
+    @property
+    def is_remote(self) -> bool:
+        return self._remote
+
     def version(self) -> int | None:
         table = self._open()
         return None if table is None else table.version()

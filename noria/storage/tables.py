@@ -47,6 +47,11 @@ class Table(Protocol):
         """Unique within its store."""
         ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether other machines reach it."""
+        ...
+
     def version(self) -> int | None:
         """The newest version, or None when nothing was ever written."""
         ...
