@@ -11,13 +11,15 @@ from typing import Any
 
 import lmdb
 
-from noria.core import ConfigError, StorageError
-from noria.storage.online import OnlineValue
+from noria.core import ConfigError, ConflictError, StorageError
+from noria.storage.online import Mark, Merge, OnlineValue
 
 MAP_SIZE = 64 << 30
 """Address space for the file: a limit, not an allocation; the file grows as it fills."""
 _TIME = struct.Struct("<q")
 _MAX_KEY = 511
+_MARKS = b"\0marks\0"
+"""Where marks are kept: no group's name has a NUL."""
 
 _open: dict[str, tuple[lmdb.Environment, int]] = {}
 _open_lock = threading.Lock()
@@ -32,20 +34,55 @@ class LmdbOnline:
         self._environment = _acquire(self._path)
         self._closed = False
 
-    def write(self, group: str, keys: Sequence[bytes], times: Sequence[int], values: Sequence[bytes]) -> int:
-        prefix, written = _prefix(group), 0
+    def write(
+        self,
+        group: str,
+        keys: Sequence[bytes],
+        times: Sequence[int],
+        values: Sequence[bytes],
+        *,
+        mark: Mark | None = None,
+    ) -> int:
+        names = _names(group, keys)
         try:
             with self._environment.begin(write=True) as transaction:
-                for key, time, value in zip(keys, times, values, strict=True):
-                    name = _name(prefix, key)
-                    old = transaction.get(name)
-                    if old is not None and _TIME.unpack_from(old)[0] > time:
-                        continue
-                    transaction.put(name, _TIME.pack(time) + value)
-                    written += 1
+                _move(transaction, mark)
+                new: dict[bytes, bytes] = {}  # a key may stand there several times
+                with transaction.cursor() as cursor:
+                    present = _present(cursor, names)
+                written = 0
+                for name, time, value in zip(names, times, values, strict=True):
+                    old = new.get(name) or present.get(name)
+                    if old is None or _TIME.unpack_from(old)[0] <= time:
+                        new[name] = _TIME.pack(time) + value
+                        written += 1
+                _put(transaction, new)
         except lmdb.Error as error:
             raise self._error(error) from error
         return written
+
+    def update(self, group: str, keys: Sequence[bytes], merge: Merge, *, mark: Mark | None = None) -> None:
+        names = _names(group, keys)
+        try:
+            with self._environment.begin(write=True) as transaction:
+                _move(transaction, mark)
+                with transaction.cursor() as cursor:
+                    present = _present(cursor, names)
+                old = [_value(present.get(name)) for name in names]
+                times, values = merge(old)
+                packed = map(_TIME.pack, times)
+                _put(transaction, {n: t + v for n, t, v in zip(names, packed, values, strict=True)})
+        except lmdb.Error as error:
+            raise self._error(error) from error
+
+    def marks(self, prefix: str = "") -> dict[str, int]:
+        start = _MARKS + prefix.encode()
+        try:
+            with self._environment.begin() as transaction, transaction.cursor() as cursor:
+                found = list(_entries(cursor, start))
+        except lmdb.Error as error:
+            raise self._error(error) from error
+        return {name[len(_MARKS) :].decode(): _TIME.unpack(value)[0] for name, value in found}
 
     def read(self, group: str, keys: Sequence[bytes]) -> list[OnlineValue | None]:
         prefix = _prefix(group)
@@ -92,6 +129,39 @@ class LmdbOnline:
             f"the online store {self._path} can't be used: {error}",
             hint="check that the folder is writable and the disk isn't full",
         )
+
+
+def _move(transaction: Any, mark: Mark | None) -> None:
+    if mark is None:
+        return
+    name = _MARKS + mark.name.encode()
+    old = transaction.get(name)
+    now = -1 if old is None else _TIME.unpack(old)[0]
+    if now != mark.before:
+        raise ConflictError(
+            f"the mark {mark.name!r} of the online store is {now}, expected {mark.before}: another process was here",
+            hint="nothing was written; read the mark and go on from there",
+        )
+    transaction.put(name, _TIME.pack(mark.after))
+
+
+def _names(group: str, keys: Sequence[bytes]) -> list[bytes]:
+    prefix = _prefix(group)
+    return [_name(prefix, key) for key in keys]
+
+
+def _present(cursor: Any, names: list[bytes]) -> dict[bytes, bytes]:
+    # In the order of the keys, each page is visited once.
+    return dict(cursor.getmulti(sorted(set(names))))
+
+
+def _put(transaction: Any, values: dict[bytes, bytes]) -> None:
+    with transaction.cursor() as cursor:
+        cursor.putmulti(sorted(values.items()))
+
+
+def _value(data: bytes | None) -> OnlineValue | None:
+    return None if data is None else OnlineValue(_TIME.unpack_from(data)[0], data[8:])
 
 
 def _prefix(group: str) -> bytes:

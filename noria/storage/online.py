@@ -3,11 +3,15 @@
 A store knows nothing about features: it keeps bytes under a group and a key together with the event time that
 they belong to. The newer event time wins, whatever the order of arrival; at equal times the later write wins, so
 that doing a write twice changes nothing. Expiry is the reader's business: it gets the event time with the value.
+
+What must not be done twice, such as counting, moves a *mark* in the same transaction: a number with a name that says
+how far a stream has been applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -18,14 +22,52 @@ class OnlineValue(NamedTuple):
     value: bytes
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How far something has been applied: `before` is what the mark must be now (-1: not there yet)."""
+
+    name: str
+    before: int
+    after: int
+
+
+Merge = Callable[[list[OnlineValue | None]], tuple[Sequence[int], Sequence[bytes]]]
+"""From the values that are there to the times and values that take their place."""
+
+
 class OnlineStore(Protocol):
     """Packed values by group and key. Safe to share between threads and processes."""
 
-    def write(self, group: str, keys: Sequence[bytes], times: Sequence[int], values: Sequence[bytes]) -> int:
+    def write(
+        self,
+        group: str,
+        keys: Sequence[bytes],
+        times: Sequence[int],
+        values: Sequence[bytes],
+        *,
+        mark: Mark | None = None,
+    ) -> int:
         """Store the values that are not older than what is there; returns how many those were.
 
-        All of them become visible together and durable before this returns.
+        All of them become visible together, with the mark, and durable before this returns.
+
+        Raises:
+            ConflictError: the mark isn't what it should be; nothing was changed.
         """
+        ...
+
+    def update(self, group: str, keys: Sequence[bytes], merge: Merge, *, mark: Mark | None = None) -> None:
+        """Read the values of distinct keys and put others in their place, in one step with moving the mark.
+
+        `merge` gets what is there in the order of the keys. It may be called again if another writer came between.
+
+        Raises:
+            ConflictError: the mark isn't what it should be; nothing was changed.
+        """
+        ...
+
+    def marks(self, prefix: str = "") -> dict[str, int]:
+        """All marks whose names start so."""
         ...
 
     def read(self, group: str, keys: Sequence[bytes]) -> list[OnlineValue | None]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from noria.storage import OnlineStore
+import pytest
+
+from noria.core import ConflictError
+from noria.storage import OnlineStore, OnlineValue
+from noria.storage.online import Mark
 
 
 class OnlineStoreConformance:
@@ -81,3 +85,51 @@ class OnlineStoreConformance:
             thread.join()
         assert store.read("g", [b"shared"]) == [(349, b"3")]
         assert store.count("g") == 201
+
+    def test_updates_see_what_is_there_and_move_a_mark_in_the_same_step(self) -> None:
+        store = self.store()
+        seen: list[list[OnlineValue | None]] = []
+
+        def count(old: list[OnlineValue | None]) -> tuple[list[int], list[bytes]]:
+            seen.append(old)
+            return [1] * len(old), [b"%d" % (int(value.value) + 1 if value else 1) for value in old]
+
+        store.update("g", [b"b", b"a"], count, mark=Mark("s/0", -1, 10))
+        store.update("g", [b"a", b"c"], count, mark=Mark("s/0", 10, 20))
+        store.update("g", [], count, mark=Mark("s/1", -1, 0))
+        assert store.read("g", [b"a", b"b", b"c"]) == [(1, b"2"), (1, b"1"), (1, b"1")]
+        assert seen[-2][:2] == [(1, b"1"), None]
+        assert store.marks() == {"s/0": 20, "s/1": 0}
+        assert store.marks("s/1") == {"s/1": 0}
+        assert store.marks("t") == {}
+
+    def test_a_mark_that_another_has_moved_changes_nothing(self) -> None:
+        store = self.store()
+        store.write("g", [b"a"], [1], [b"A"], mark=Mark("m", -1, 5))
+        for before in (-1, 4):
+            with pytest.raises(ConflictError, match="expected"):
+                store.write("g", [b"a"], [2], [b"B"], mark=Mark("m", before, 6))
+            with pytest.raises(ConflictError, match="expected"):
+                store.update("g", [b"a"], lambda old: ([2], [b"B"]), mark=Mark("m", before, 6))
+        assert store.read("g", [b"a"]) == [(1, b"A")]
+        assert store.marks() == {"m": 5}
+        assert store.count("g") == 1
+
+    def test_concurrent_updates_lose_nothing(self) -> None:
+        store = self.store()
+        keys = [b"%d" % i for i in range(20)]
+
+        def count(old: list[OnlineValue | None]) -> tuple[list[int], list[bytes]]:
+            return [1] * len(old), [b"%d" % (int(value.value) + 1 if value else 1) for value in old]
+
+        def work(number: int) -> None:
+            for turn in range(25):
+                store.update("g", keys, count, mark=Mark(f"w/{number}", turn - 1, turn))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [value and value.value for value in store.read("g", keys)] == [b"100"] * 20
+        assert store.marks("w/") == {f"w/{number}": 24 for number in range(4)}
