@@ -30,6 +30,8 @@ class StorageSettings:
     """Registry, runs and audit trail."""
     blobs: str = "file://.noria/blobs"
     """Model files, addressed by their checksums."""
+    log: str = "log://.noria/log"
+    """Events (topics of streams)."""
 
 
 @dataclass(frozen=True)

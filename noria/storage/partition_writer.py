@@ -14,7 +14,17 @@ import msgspec
 
 from noria.core import Clock
 
-from noria.storage.segments import NO_PRODUCER, batches, encode, read_body, segment_file, segment_files, write_all
+from noria.storage.segments import (
+    NO_PRODUCER,
+    batches,
+    damaged,
+    encode,
+    is_unfinished,
+    read_body,
+    segment_file,
+    segment_files,
+    write_all,
+)
 
 _SNAPSHOT = ".producers"
 
@@ -123,12 +133,20 @@ class PartitionWriter:
             return
         for batch in batches(self._file, self._end):
             if read_body(self._file, batch) is None:
+                if not is_unfinished(self._file, batch):
+                    raise damaged(segment_file(self._folder, self._base), batch.position)
                 break
             self._end, self._next = batch.end, batch.next_offset
             if batch.producer:
                 self._sequences[batch.producer] = max(batch.sequence, self._sequences.get(batch.producer, -1))
         if size > self._end:
-            os.ftruncate(self._file, self._end)
+            self._cut_off(size)
+
+    def _cut_off(self, size: int) -> None:
+        """Remove what is no whole batch; it is kept aside, in case that it is damage after all."""
+        left = os.pread(self._file, size - self._end, self._end)
+        segment_file(self._folder, self._next).with_suffix(".cut").write_bytes(left)
+        os.ftruncate(self._file, self._end)
 
     def _open(self, base: int, path: Path) -> None:
         made = not path.exists()

@@ -36,6 +36,7 @@ class SegmentLog:
         self._lock = threading.Lock()
         self._writers: dict[tuple[str, int], PartitionWriter] = {}
         self._partitions: dict[str, int] = {}
+        self._ends: dict[tuple[str, int], tuple[int, int, int]] = {}
         self._turn = random.randrange(1 << 30)  # noqa: S311 - where keyless batches begin to go round
 
     def create(self, topic: str, partitions: int = 1) -> None:
@@ -131,8 +132,25 @@ class SegmentLog:
         found = {}
         for partition in range(self._count(topic)):
             files = segment_files(self._folder(topic, partition))
-            found[partition] = (files[0][0], _end(files[-1][1], files[-1][0])) if files else (0, 0)
+            found[partition] = (files[0][0], self._end(topic, partition, *files[-1])) if files else (0, 0)
         return found
+
+    def _end(self, topic: str, partition: int, base: int, path: Path) -> int:
+        """The offset after the last whole batch; only what is new since the last call is looked at."""
+        known = self._ends.get((topic, partition))
+        position, offset = known[1:] if known is not None and known[0] == base else (0, base)
+        file = os.open(path, os.O_RDONLY)
+        try:
+            last: Batch | None = None
+            for batch in segments.batches(file, position):
+                if last is not None:
+                    position, offset = last.end, last.next_offset
+                last = batch
+            self._ends[topic, partition] = (base, position, offset)
+            # The last one may still be on its way to the disk.
+            return last.next_offset if last is not None and segments.read_body(file, last) is not None else offset
+        finally:
+            os.close(file)
 
     def reader(self, topic: str, group: str, *, start: str = "earliest") -> SegmentReader:
         if start not in ("earliest", "latest"):
@@ -178,20 +196,6 @@ class SegmentLog:
             f"the event log {self._path} can't be used: {error}",
             hint="check that the folder is writable and the disk isn't full; no event is half written",
         )
-
-
-def _end(path: Path, base: int) -> int:
-    """The offset after a segment's last whole batch."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        last: Batch | None = None
-        for last in segments.batches(file):
-            pass
-        if last is None:
-            return base
-        return last.next_offset if segments.read_body(file, last) is not None else last.offset
-    finally:
-        os.close(file)
 
 
 class _Cursor:
@@ -245,8 +249,8 @@ class _Cursor:
                 continue
             data = segments.read_body(self._file, batch)
             if data is None:
-                if self._is_last() and batch.end >= os.fstat(self._file).st_size:
-                    return None  # being written, or cut off
+                if self._is_last() and segments.is_unfinished(self._file, batch):
+                    return None  # being written, or cut off by a crash
                 raise segments.damaged(self._path, batch.position)
             skip = max(0, self.offset - batch.offset)
             keys, values = segments.decode(batch, data, skip, limit)

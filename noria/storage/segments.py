@@ -101,6 +101,12 @@ def read_body(file: int, batch: Batch) -> bytes | None:
     return data if zlib.crc32(memoryview(data)[_CHECKED:]) == checksum else None
 
 
+def is_unfinished(file: int, batch: Batch) -> bool:
+    """Whether a batch that isn't right is what a crash left at the end; if a good one follows, it is damage."""
+    after = read_header(file, batch.end)
+    return after is None or after.offset != batch.next_offset or read_body(file, after) is None
+
+
 def decode(batch: Batch, data: bytes, skip: int, limit: int) -> tuple[list[bytes | None], list[bytes]]:
     """Keys and values of a batch's events, without the first `skip`, at most `limit`."""
     at = _HEADER.size

@@ -15,6 +15,7 @@ from noria.core import ConfigError, allowed
 
 if TYPE_CHECKING:
     from noria.storage.blobs import BlobStore
+    from noria.storage.event_log import EventLog
     from noria.storage.online import OnlineStore
     from noria.storage.records import Records
     from noria.storage.tables import Table
@@ -64,6 +65,21 @@ def open_blobs(url: str, root: Path | str = ".") -> BlobStore:
         return FileBlobs(folder)
 
     return _open("blobs", url, root, "file", {"file": files})
+
+
+def open_log(url: str, root: Path | str = ".") -> EventLog:
+    """The event log at `url` (`log://`, `kafka://`)."""
+
+    def segments(folder: Path) -> EventLog:
+        from noria.storage.segment_log import SegmentLog
+
+        return SegmentLog(folder)
+
+    if url.startswith("kafka://"):
+        from noria.storage.kafka_log import KafkaLog
+
+        return KafkaLog(url)
+    return _open("log", url, root, "log", {"log": segments})
 
 
 def _open(part: str, url: str, root: Path | str, default: str, backends: dict[str, Callable[[Path], T]]) -> T:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from noria.core import Clock, Component, Outcome, Progress, Settings, SystemClock
-from noria.storage.urls import open_blobs, open_online, open_records, open_table
+from noria.storage.urls import open_blobs, open_log, open_online, open_records, open_table
 
 if TYPE_CHECKING:
     from noria.storage.blobs import BlobStore
+    from noria.storage.event_log import EventLog
     from noria.storage.online import OnlineStore
     from noria.storage.records import Records
     from noria.storage.tables import Table
@@ -24,6 +25,7 @@ class Workspace:
     blobs: BlobStore
     online: OnlineStore
     clock: Clock = field(default_factory=SystemClock)
+    _logs: list[EventLog] = field(default_factory=list, init=False, repr=False, compare=False)
     _tables: dict[str, Table] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
@@ -50,8 +52,17 @@ class Workspace:
             self._tables[name] = open_table(self.settings.storage.tables, name, self.settings.root)
         return self._tables[name]
 
+    @property
+    def log(self) -> EventLog:
+        """The event log, opened when it is first asked for: most components have no use for it."""
+        if not self._logs:
+            self._logs.append(open_log(self.settings.storage.log, self.settings.root))
+        return self._logs[0]
+
     def close(self) -> None:
         """Close every store."""
+        for log in self._logs:
+            log.close()
         self.records.close()
         self.online.close()
 
