@@ -15,6 +15,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak -s
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
