@@ -15,12 +15,28 @@ _ROOMS = {
     "noria.telemetry": ("MLLogger", "MetricsCollector"),
     "noria.storage": ("Workspace",),
     "noria.pipelines": (
+        "Arrow",
+        "Avro",
         "BatchProcessor",
+        "Bucket",
+        "Cast",
+        "Clip",
+        "Deduplicate",
+        "Derive",
+        "Drop",
         "DropMissing",
         "Encode",
+        "Filter",
+        "ForwardFill",
         "Impute",
+        "Json",
+        "LatestRow",
         "Normalize",
+        "Rename",
         "Source",
+        "Stream",
+        "StreamProcessor",
+        "Totals",
         "between",
         "matches",
         "one_of",
@@ -33,7 +49,7 @@ _ROOMS = {
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
     "noria.system": ("System",),
-    "polars": ("col",),
+    "polars": ("col", "lit", "when"),
 }
 _ORIGIN = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -41,6 +57,8 @@ __all__ = sorted(_ORIGIN)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from polars import col as col
+    from polars import lit as lit
+    from polars import when as when
 
     from noria.core import NoriaError as NoriaError
     from noria.core import Schema as Schema
@@ -76,7 +94,31 @@ if TYPE_CHECKING:
     from noria.gateway import LoadBalancer as LoadBalancer
     from noria.gateway import Supervisor as Supervisor
     from noria.pipelines import (
+        Arrow as Arrow,
+    )
+    from noria.pipelines import (
+        Avro as Avro,
+    )
+    from noria.pipelines import (
         BatchProcessor as BatchProcessor,
+    )
+    from noria.pipelines import (
+        Bucket as Bucket,
+    )
+    from noria.pipelines import (
+        Cast as Cast,
+    )
+    from noria.pipelines import (
+        Clip as Clip,
+    )
+    from noria.pipelines import (
+        Deduplicate as Deduplicate,
+    )
+    from noria.pipelines import (
+        Derive as Derive,
+    )
+    from noria.pipelines import (
+        Drop as Drop,
     )
     from noria.pipelines import (
         DropMissing as DropMissing,
@@ -85,13 +127,37 @@ if TYPE_CHECKING:
         Encode as Encode,
     )
     from noria.pipelines import (
+        Filter as Filter,
+    )
+    from noria.pipelines import (
+        ForwardFill as ForwardFill,
+    )
+    from noria.pipelines import (
         Impute as Impute,
+    )
+    from noria.pipelines import (
+        Json as Json,
+    )
+    from noria.pipelines import (
+        LatestRow as LatestRow,
     )
     from noria.pipelines import (
         Normalize as Normalize,
     )
     from noria.pipelines import (
+        Rename as Rename,
+    )
+    from noria.pipelines import (
         Source as Source,
+    )
+    from noria.pipelines import (
+        Stream as Stream,
+    )
+    from noria.pipelines import (
+        StreamProcessor as StreamProcessor,
+    )
+    from noria.pipelines import (
+        Totals as Totals,
     )
     from noria.pipelines import (
         between as between,
@@ -139,7 +205,11 @@ else:
 
     def __getattr__(name: str) -> Any:
         if name not in _ORIGIN:
-            raise AttributeError(f"module 'noria' has no attribute {name!r}")
+            from noria.core.errors import allowed
+
+            hint = allowed(__all__, name).partition("?")[0]
+            near = f"; {hint}?" if hint.startswith("did you mean") else ""
+            raise AttributeError(f"module 'noria' has no attribute {name!r}{near}")
         value = getattr(import_module(_ORIGIN[name]), name)
         globals()[name] = value  # the next look-up finds it at once
         return value

@@ -24,23 +24,7 @@ from noria.pipelines.extract import PIECE_BYTES, Input, Piece, pieces
 from noria.pipelines.loads import MARK, Load, Loads
 from noria.pipelines.plan import Plan, plan_load
 from noria.pipelines.source import Source
-from noria.pipelines.steps import steps_from_dict, steps_to_dict
-try:
-    from noria.pipelines.steps import fit_blocks
-except ImportError:
-    from dataclasses import dataclass as _dc
-    @_dc(frozen=True)
-    class _W:
-        s: Any
-        by_row = True
-        def apply(self, f): return self.s.apply(f)
-        def apply_to_fit(self, f, b): return self.s.apply(f)
-        def to_dict(self): return self.s.to_dict()
-    def fit_blocks(steps, blocks):
-        from noria.pipelines.steps import fit_steps
-        return tuple(_W(s) for s in fit_steps(steps, pl.concat(blocks.map(_ident)))[0])
-    _sfd = steps_from_dict
-    def steps_from_dict(x): return tuple(_W(s) for s in _sfd(x))
+from noria.pipelines.steps import fit_blocks, steps_from_dict, steps_to_dict
 from noria.pipelines.work import Said, Work
 from noria.storage import Put, Workspace
 from noria.storage.tables import Mode, Part, Table
@@ -180,7 +164,7 @@ class Loading:
         if address != "ray" and not self._loads.table.is_remote:
             raise ConfigError(
                 f"compute = {address!r}: other machines can't write to the tables in {self._workspace.settings.root}",
-                hint="keep the tables where all machines reach them: storage.tables = \"s3://…\"",
+                hint='keep the tables where all machines reach them: storage.tables = "s3://…"',
                 field="storage.tables",
             )
         return RayCompute(address)
@@ -404,9 +388,6 @@ class _Keep:
         if POSITION in frame.columns:
             frame = frame.drop(POSITION)
         return frame if self.where is None else frame.filter(self.where)
-
-
-def _ident(f, b): return f
 
 
 def _height(frame: pl.DataFrame, block: int) -> int:

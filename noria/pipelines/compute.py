@@ -17,7 +17,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-IN_MEMORY = 128 << 20
+IN_MEMORY = 256 << 20
 """Rows up to this size stay in memory; more go to files."""
 
 

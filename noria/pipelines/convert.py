@@ -44,9 +44,9 @@ def convert(field: Field, column: pl.Series) -> pl.Series:
         made = _from_text(field, column.cast(pl.String))
     else:
         made = column.to_frame().select(_from_typed(field, pl.col(column.name), column.dtype)).to_series()
-    if field.dtype in ("float32", "float64"):
+    if field.dtype in ("float32", "float64") and not made.is_finite().all():
         made = made.set(~made.is_finite(), None)  # infinity is no value that a model can learn from
-    return made.alias(field.name)
+    return made if made.name == field.name else made.alias(field.name)
 
 
 def is_missing(field: Field, column: pl.Series) -> pl.Series:
@@ -72,7 +72,8 @@ def _is_text(dtype: pl.DataType) -> bool:
 
 def _from_text(field: Field, column: pl.Series) -> pl.Series:
     if field.dtype == "str":
-        return column.set(column == "", None)
+        empty = column == ""
+        return column.set(empty, None) if empty.any() else column
     text = column.str.strip_chars()
     if field.dtype == "bool":
         lower = text.str.to_lowercase()
@@ -124,6 +125,8 @@ def _from_parts(parts: pl.DataFrame) -> pl.Series:
 
 
 def _from_typed(field: Field, column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == polars_type(field) and field.is_number:
+        return column
     if field.dtype == "timestamp":
         return _instant(field, column, dtype)
     if field.dtype == "date":

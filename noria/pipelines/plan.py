@@ -15,6 +15,7 @@ from noria.pipelines.steps import steps_from_dict
 from noria.storage import Workspace
 from noria.storage.tables import Mode
 
+
 def _no_cursor() -> Any:
     return None
 
@@ -95,7 +96,7 @@ def fitted_state(source: Source, workspace: Workspace, current: list[Load]) -> l
     if not source.steps:
         return []
     record = workspace.records.get("steps", f"{source.name}@{current[0].run_id}")
-    if record is None or not all(getattr(step, 'by_row', True) for step in steps_from_dict(record.data["steps"])):
+    if record is None or not all(step.by_row for step in steps_from_dict(record.data["steps"])):
         return None
     state: list[dict[str, Any]] = record.data["steps"]
     return state

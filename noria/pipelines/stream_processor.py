@@ -417,7 +417,9 @@ class _OnlineSink:
         rows = good.since(before)
         if not len(rows.frame) or good.next_offset <= before:
             return 0
-        late = self._sink.write(self._store, self._stream, rows, Mark(self._name(good.partition), before, good.next_offset))
+        late = self._sink.write(
+            self._store, self._stream, rows, Mark(self._name(good.partition), before, good.next_offset)
+        )
         self._marks[good.partition] = good.next_offset
         return late
 
@@ -441,9 +443,7 @@ class _Metrics:
             for outcome in ("out", "quarantined", "filtered", "late")
         }
         self._lag = metrics.gauge("noria_stream_lag_events", "Events in the log that aren't processed.", stream=stream)
-        self._delay = metrics.gauge(
-            "noria_stream_watermark_delay_seconds", "From the watermark to now.", stream=stream
-        )
+        self._delay = metrics.gauge("noria_stream_watermark_delay_seconds", "From the watermark to now.", stream=stream)
         self._seconds = metrics.histogram("noria_stream_batch_seconds", "To process a batch.", stream=stream)
 
     def rows(self, out: int, bad: int, filtered: int, late: int) -> None:

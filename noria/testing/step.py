@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from typing import Any
+
 import msgspec
 import polars as pl
 
-from noria.pipelines import Step, apply_steps, fit_steps, steps_from_dict, steps_to_dict
+from noria.pipelines import Step, apply_steps, fit_blocks, fit_steps, row_function, steps_from_dict, steps_to_dict
+from noria.pipelines.blocks import Applied, FrameBlocks
 
 FIT = pl.DataFrame(
     {
@@ -27,11 +32,37 @@ NEW = pl.DataFrame(
 )
 
 
+def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows as the row path has them."""
+    return frame.rows(named=True)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two values are the same to the bit and in their type."""
+    if isinstance(left, float) and isinstance(right, float):
+        return struct.pack("<d", left) == struct.pack("<d", right) or (math.isnan(left) and math.isnan(right))
+    return type(left) is type(right) and left == right
+
+
+def assert_rows_equal_the_batch(fitted: Any, frame: pl.DataFrame) -> None:
+    """The row path gives for each row what the batch gives, to the bit."""
+    transform = row_function(fitted, frame.schema)
+    made = [row for row in map(transform, rows_of(frame)) if row is not None]
+    expected = apply_steps(fitted, frame)
+    assert len(made) == len(expected)
+    for mine, batch in zip(made, rows_of(expected), strict=True):
+        assert set(mine) == set(batch)
+        wrong = {name: (mine[name], batch[name]) for name in batch if not same(mine[name], batch[name])}
+        assert not wrong, f"row path and batch differ: {wrong}"
+
+
 class StepConformance:
     """Subclass it and return a definition from `step` that works on the frames `FIT` and `NEW` of this module."""
 
     drops_rows = False
     """Whether the step may drop rows."""
+    sums = False
+    """Whether it adds up floats when fitting: how blocks are cut may then change the last bits."""
 
     def step(self) -> Step:
         """The step to check."""
@@ -55,13 +86,32 @@ class StepConformance:
         for frame in (FIT, NEW):
             alone = pl.concat([apply_steps(fitted, frame.slice(i, 1)) for i in range(len(frame))])
             assert alone.equals(apply_steps(fitted, frame), null_equal=True)
+            if fitted[0].by_row:
+                assert_rows_equal_the_batch(fitted, frame)
+
+    def test_fitted_to_blocks_it_is_as_fitted_to_the_whole(self) -> None:
+        whole, made = fit_steps([self.step()], FIT)
+        for cuts in ((1, 4), (2, 2, 1), (0, 5), (1, 1, 1, 1, 1)):
+            starts = [sum(cuts[:n]) for n in range(len(cuts))]
+            blocks = FrameBlocks([FIT.slice(start, size) for start, size in zip(starts, cuts, strict=True)])
+            fitted = fit_blocks([self.step()], blocks)
+            parts = pl.concat(Applied(blocks, fitted).map(_itself))
+            if not self.sums:
+                assert fitted[0].to_dict() == whole[0].to_dict()
+                assert parts.equals(made)
+            assert parts.schema == made.schema
 
     def test_columns_and_types_do_not_depend_on_the_rows(self) -> None:
         fitted, made = fit_steps([self.step()], FIT)
         missing = pl.DataFrame({name: [None] for name in NEW.columns}, schema=NEW.schema)
         for frame in (NEW, NEW.clear(), NEW.head(1), missing):
             assert apply_steps(fitted, frame).schema == made.schema
+        assert fitted[0].apply_to_fit(FIT, 0).equals(made)
 
     def test_no_row_is_lost(self) -> None:
         fitted, made = fit_steps([self.step()], FIT)
         assert self.drops_rows or (len(made) == len(FIT) and len(apply_steps(fitted, NEW)) == len(NEW))
+
+
+def _itself(frame: pl.DataFrame, block: int) -> pl.DataFrame:
+    return frame

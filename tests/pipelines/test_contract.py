@@ -212,7 +212,13 @@ def test_a_row_says_every_reason_once_and_checks_do_not_judge_what_is_missing() 
     checks = [nr.between("v", 0, 1), nr.one_of("v", [1]), nr.between("v", 0, 1)]
     frame = pl.DataFrame({"v": ["5", None, "x"], "w": ["", "", "y"]}, schema_overrides={"v": pl.String})
     made = judge(Rows(frame), nr.Schema.of({"v": "int8?", "w": "int8"}), tuple(checks))
-    assert made.by_rule == {"w: missing": 2, "v: not int8": 1, "w: not int8": 1, "v between 0 and 1": 1, "v one of 1": 1}
+    assert made.by_rule == {
+        "w: missing": 2,
+        "v: not int8": 1,
+        "w: not int8": 1,
+        "v between 0 and 1": 1,
+        "v one of 1": 1,
+    }
     assert made.bad[REASONS].to_list()[1:] == [["w: missing"], ["v: 'x' is not int8", "w: 'y' is not int8"]]
     assert set(made.bad[REASONS].to_list()[0]) == {"w: missing", "v between 0 and 1", "v one of 1"}
 

@@ -87,7 +87,7 @@ PIECES = st.lists(
 @given(PIECES.map(b"".join) | st.binary(max_size=30), st.integers(1, 20))
 def test_the_fast_and_the_careful_way_agree_however_the_file_is_cut(body: bytes, size: int) -> None:
     data = b"a,b,c\n" + body
-    careful = csv_records._salvaged(data.strip(b"\r\n")[6:].lstrip(b"\r\n"), ["a", "b", "c"])
+    careful = csv_records._salvaged(body, ["a", "b", "c"])
     assert outcome(read_csv(data, ABC)) == outcome(careful)
     assert outcome(read_csv(data, ABC, size)) == outcome(careful)
 

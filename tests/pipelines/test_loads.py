@@ -271,14 +271,14 @@ def test_kill_9_at_any_instant_leaves_what_a_clean_run_makes(tmp_path: Path) -> 
     chance, kills = random.Random(7), 0
 
     def rows(start: int) -> list[str]:
-        return [f"{i if i % 13 else 'bad'},{i % 5},{i}" for i in range(start, start + 2000)]
+        return [f"{i if i % 13 else 'bad'},{i % 5},{i}" for i in range(start, start + 6000)]
 
     crashed, clean = (Settings(tmp_path / name) for name in ("crashed", "clean"))
     for turn in range(3):
         for settings in (crashed, clean):
             file = settings.root / "d" / f"{turn}.csv"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(HEAD + "\n".join(rows(turn * 2000)).encode() + b"\n")
+            file.write_bytes(HEAD + "\n".join(rows(turn * 6000)).encode() + b"\n")
         subprocess.run([sys.executable, "-c", KILLED, str(clean.root), f"run-{turn}"], check=True, capture_output=True)
         done = False
         for _ in range(4):
@@ -286,12 +286,14 @@ def test_kill_9_at_any_instant_leaves_what_a_clean_run_makes(tmp_path: Path) -> 
             with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
                 assert child.stdout is not None
                 assert child.stdout.readline() == b"ready\n"
-                time.sleep(chance.random() * 0.35)
+                time.sleep(chance.random() * 0.3)
                 os.kill(child.pid, signal.SIGKILL)
                 done = b"done" in child.stdout.read()
                 kills += not done
-        subprocess.run([sys.executable, "-c", KILLED, str(crashed.root), f"run-{turn}"], check=True, capture_output=True)
-    assert kills > 3
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(crashed.root), f"run-{turn}"], check=True, capture_output=True
+        )
+    assert kills > 3, "the runs were over before they could be killed"
     with Workspace.open(crashed) as one, Workspace.open(clean) as two:
         for name in ("rows", "rows__quarantine"):
             mine, other = one.table(name).read(), two.table(name).read()

@@ -62,7 +62,9 @@ def process(workspace: Workspace, made: Stream | None = None, **options: Any) ->
 
 
 def test_events_come_to_the_table_and_bad_ones_to_quarantine(workspace: Workspace) -> None:
-    send(workspace, event(1), b"{", event("x"), event(2, -5), event(3, at=None), event(4, kind=""), b'{"user":5,"at":9}')
+    send(
+        workspace, event(1), b"{", event("x"), event(2, -5), event(3, at=None), event(4, kind=""), b'{"user":5,"at":9}'
+    )
     result = process(workspace, stream(checks=[nr.between("amount", 0, 10)], where=nr.col("user") != 4))
     assert (result.rows_in, result.rows_out, result.quarantined, result.filtered) == (7, 2, 4, 1)
     assert workspace.table("clicks").read().select("user", "amount", "kind").rows() == [(1, 1.0, "a"), (5, None, None)]
@@ -149,7 +151,9 @@ def test_small_batches_are_as_one(workspace: Workspace) -> None:
     expected = [json.loads(text) for text in events]
     assert sorted(rows["amount"].to_list()) == sorted(float(e["amount"]) for e in expected)
     counts = Counter(e["user"] for e in expected)
-    assert {u: TOTALS.read(workspace.online, made, [u])[0]["count"] for u in range(20)} == {u: counts[u] for u in range(20)}
+    assert {u: TOTALS.read(workspace.online, made, [u])[0]["count"] for u in range(20)} == {
+        u: counts[u] for u in range(20)
+    }
 
 
 def test_two_processors_share_and_one_takes_over(workspace: Workspace) -> None:
@@ -200,7 +204,14 @@ def test_arrow_events_hold_many_rows_and_bad_ones_cost_no_neighbour(workspace: W
         return buffer.getvalue()
 
     good = arrow(user=[1, 2], amount=[1.0, None], kind=["a", None], at=[1, 2])
-    send(workspace, good, b"\0nonsense", arrow(user=["3", "x"], amount=[1, 2], kind=["a", "b"], at=[3, 4]), b"", good[:-20])
+    send(
+        workspace,
+        good,
+        b"\0nonsense",
+        arrow(user=["3", "x"], amount=[1, 2], kind=["a", "b"], at=[3, 4]),
+        b"",
+        good[:-20],
+    )
     result = process(workspace, stream(format=Arrow()))
     assert workspace.table("clicks").read()["user"].to_list()[:3] == [1, 2, 3]
     assert result.quarantined >= 3
@@ -227,8 +238,12 @@ def test_wrong_definitions_are_refused_at_once(options: dict[str, Any], message:
     assert message in str(caught.value)
 
 
-VALUE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
-EVENT = st.dictionaries(st.sampled_from(["user", "amount", "kind", "at", "more"]), VALUE).map(json.dumps).map(str.encode)
+VALUE = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
+)
+EVENT = (
+    st.dictionaries(st.sampled_from(["user", "amount", "kind", "at", "more"]), VALUE).map(json.dumps).map(str.encode)
+)
 DIRTY = EVENT | st.binary(max_size=20) | EVENT.map(lambda e: e[:-1]) | EVENT.map(lambda e: e.replace(b" ", b"\n"))
 
 
@@ -350,7 +365,9 @@ def check_campaign(root: Path, turns: int) -> None:
             processor.run_to_end(patience=30)
         users = [((turn * 7 + n) % 500, n % 10, n) for turn in range(turns) for n in range(500)]
         clean = pl.DataFrame(users, schema=["user", "amount", "n"], orient="row").filter(pl.col("n") != 3)
-        expected = clean.group_by("user").agg(pl.len().alias("count"), pl.col("amount").sum().cast(pl.Float64)).sort("user")
+        expected = (
+            clean.group_by("user").agg(pl.len().alias("count"), pl.col("amount").sum().cast(pl.Float64)).sort("user")
+        )
         rows = workspace.table("clicks").read()
         found = rows.group_by("user").agg(pl.len().alias("count"), pl.col("amount").sum()).sort("user")
         assert found.equals(expected)

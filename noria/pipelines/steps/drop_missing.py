@@ -8,30 +8,42 @@ from typing import Any
 
 import polars as pl
 
-from noria.pipelines.steps.step import chosen
+from noria.pipelines.blocks import Blocks
+from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed
 
 
 @dataclass(frozen=True)
 class DropMissing:
-    """Drops each row in which one of the columns (all by default) is missing; the only step that drops rows."""
+    """Drops each row in which one of the columns (all by default) is missing."""
 
     columns: Sequence[str] | None = None
 
-    def fit(self, frame: pl.DataFrame) -> FittedDropMissing:
-        return FittedDropMissing(chosen(frame, self.columns, frame.columns, "DropMissing"))
+    def fit(self, blocks: Blocks) -> FittedDropMissing:
+        schema = blocks.schema
+        return FittedDropMissing(chosen(schema, self.columns, list(schema), "DropMissing"))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": "DropMissing", "columns": None if self.columns is None else list(self.columns)}
+        return {"step": "DropMissing", "columns": listed(self.columns)}
 
 
 @dataclass(frozen=True)
-class FittedDropMissing:
+class FittedDropMissing(ByRow):
     """Drops by these columns."""
 
     columns: tuple[str, ...]
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.drop_nulls(list(self.columns)) if self.columns else frame
+        if not self.columns or not any(frame[name].null_count() for name in self.columns):
+            return frame
+        return frame.drop_nulls(list(self.columns))
+
+    def row(self, schema: pl.Schema) -> RowFunction:
+        columns = self.columns
+
+        def keep(row: Row) -> bool:
+            return all(row[name] is not None for name in columns)
+
+        return keep
 
     def to_dict(self) -> dict[str, Any]:
         return {"step": "DropMissing", "columns": list(self.columns)}

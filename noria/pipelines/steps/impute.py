@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
 from noria.core import ConfigError, allowed
-from noria.pipelines.steps.step import chosen, numeric, textual
+from noria.pipelines.blocks import Blocks
+from noria.pipelines.steps.statistics import moments, quantiles, value_counts
+from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed, numeric, rounded, textual
 
 STRATEGIES = ("mean", "median", "most_frequent", "constant")
+Fill = float | int | str
 
 
 @dataclass(frozen=True)
@@ -36,40 +39,76 @@ class Impute:
         if (self.strategy == "constant") != (self.value is not None):
             raise ConfigError("Impute: a value goes with strategy='constant', and only with it", field="value")
 
-    def fit(self, frame: pl.DataFrame) -> FittedImpute:
-        suitable = [*numeric(frame), *textual(frame)]
-        names = chosen(frame, self.columns, [name for name in frame.columns if name in suitable], "Impute")
-        return FittedImpute({name: self._fill(frame[name]) for name in names})
+    def fit(self, blocks: Blocks) -> FittedImpute:
+        schema = blocks.schema
+        numbers, texts = numeric(schema), textual(schema)
+        names = chosen(schema, self.columns, [name for name in schema if name in (*numbers, *texts)], "Impute")
+        if self.strategy == "constant":
+            return FittedImpute({name: self._constant(name, schema[name]) for name in names})
+        by_count = [name for name in names if name in texts or self.strategy == "most_frequent"]
+        fills = {name: _most_frequent(counts) for name, counts in value_counts(blocks, by_count).items()}
+        rest = [name for name in names if name not in by_count]
+        if self.strategy == "mean":
+            fills |= {name: m.mean if m.count else None for name, m in moments(blocks, rest).items()}
+        else:
+            found = quantiles(blocks, dict.fromkeys(rest, (0.5,)))
+            fills |= {name: values[0] if values else None for name, values in found.items()}
+        return FittedImpute({name: _typed(fills[name], schema[name]) for name in names})
 
-    def _fill(self, column: pl.Series) -> float | int | str:
-        text = column.dtype == pl.String
-        if self.strategy == "constant" and self.value is not None:
-            if isinstance(self.value, str) != text:
-                raise ConfigError(f"Impute: {self.value!r} can't fill {column.name!r}, which is {column.dtype}")
-            return self.value
-        known = column.drop_nulls()
-        if known.is_empty():
-            return "" if text else 0
-        if text or self.strategy == "most_frequent":
-            return cast("float | str", known.mode().sort().first())
-        middle = float(known.mean() if self.strategy == "mean" else known.median())  # type: ignore[arg-type]
-        return round(middle) if column.dtype.is_integer() else middle
+    def _constant(self, name: str, dtype: pl.DataType) -> Fill:
+        value = self.value
+        fits = isinstance(value, str) if dtype == pl.String else isinstance(value, (int, float))
+        if value is None or not fits or (dtype.is_integer() and value != int(value)):
+            raise ConfigError(f"Impute: {value!r} can't fill {name!r}, which is {dtype}", field=name)
+        try:
+            pl.Series([value], dtype=dtype)
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+            raise ConfigError(f"Impute: {value!r} can't fill {name!r}, which is {dtype}", field=name) from error
+        return int(value) if dtype.is_integer() else value
 
     def to_dict(self) -> dict[str, Any]:
-        columns = None if self.columns is None else list(self.columns)
-        return {"step": "Impute", "columns": columns, "strategy": self.strategy, "value": self.value}
+        return {"step": "Impute", "columns": listed(self.columns), "strategy": self.strategy, "value": self.value}
+
+
+def _most_frequent(counts: pl.DataFrame) -> Any:
+    present = counts.drop_nulls("value")
+    if present["value"].dtype.is_float():
+        present = present.filter(pl.col("value").is_not_nan())
+    return present.filter(pl.col("count") == pl.col("count").max())["value"].min()
+
+
+def _typed(value: Any, dtype: pl.DataType) -> Fill:
+    if dtype == pl.String:
+        return str(value) if value is not None else ""
+    if value is None:
+        return 0 if dtype.is_integer() else 0.0
+    return round(value) if dtype.is_integer() else rounded(value, dtype)
 
 
 @dataclass(frozen=True)
-class FittedImpute:
+class FittedImpute(ByRow):
     """Fills each column's gaps with its value."""
 
-    fills: dict[str, float | int | str]
+    fills: dict[str, Fill]
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.with_columns(
             pl.col(name).fill_null(pl.lit(fill, dtype=frame.schema[name])) for name, fill in self.fills.items()
         )
+
+    def row(self, schema: pl.Schema) -> RowFunction:
+        fills = [
+            (name, rounded(float(fill), schema[name]) if schema[name].is_float() else fill)
+            for name, fill in self.fills.items()
+        ]
+
+        def impute(row: Row) -> bool:
+            for name, fill in fills:
+                if row[name] is None:
+                    row[name] = fill
+            return True
+
+        return impute
 
     def to_dict(self) -> dict[str, Any]:
         return {"step": "Impute", "fills": self.fills}

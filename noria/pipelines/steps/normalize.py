@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import polars as pl
 
 from noria.core import ConfigError, allowed
-from noria.pipelines.steps.step import chosen, numeric
+from noria.pipelines.blocks import Blocks
+from noria.pipelines.steps.statistics import Moments, moments, quantiles
+from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed, numeric
 
-METHODS = ("standard", "minmax")
+METHODS = ("standard", "minmax", "robust", "log")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Normalize:
 
     Attributes:
         columns: which; by default all numbers.
-        method: `standard`: (x - mean) / standard deviation (of the population); `minmax`: (x - min) / (max - min).
+        method: `standard`: (x - mean) / standard deviation (of the population); `minmax`: (x - min) / (max - min);
+            `robust`: (x - median) / (third quartile - first quartile); `log`: ln(1 + x), missing for x <= -1.
 
     A column that is constant becomes 0. Missing stays missing.
     """
@@ -32,27 +36,34 @@ class Normalize:
         if self.method not in METHODS:
             raise ConfigError(f"Normalize: unknown method {self.method!r}", hint=allowed(METHODS, self.method))
 
-    def fit(self, frame: pl.DataFrame) -> FittedNormalize:
-        names = chosen(frame, self.columns, numeric(frame), "Normalize")
-        return FittedNormalize({name: self._scale(frame[name].cast(pl.Float64).drop_nulls()) for name in names})
+    def fit(self, blocks: Blocks) -> FittedNormalize | FittedLog:
+        names = chosen(blocks.schema, self.columns, numeric(blocks.schema), "Normalize")
+        if self.method == "log":
+            return FittedLog(names)
+        if self.method == "robust":
+            found = quantiles(blocks, dict.fromkeys(names, (0.25, 0.5, 0.75)))
+            return FittedNormalize({name: _scale(v[1], v[2] - v[0]) if v else (0.0, 1.0) for name, v in found.items()})
+        return FittedNormalize({name: self._scale(m) for name, m in moments(blocks, names).items()})
 
-    def _scale(self, known: pl.Series) -> tuple[float, float]:
-        if known.is_empty():
+    def _scale(self, found: Moments) -> tuple[float, float]:
+        if not found.count:
             return 0.0, 1.0
         if self.method == "standard":
-            shift, width = float(known.mean()), float(known.std(ddof=0))  # type: ignore[arg-type]
-        else:
-            shift = float(known.min())  # type: ignore[arg-type]
-            width = float(known.max()) - shift  # type: ignore[arg-type]
-        return shift, 1.0 / width if width > 0 else 1.0
+            return _scale(found.mean, found.deviation)
+        return _scale(found.least, found.greatest - found.least)
 
     def to_dict(self) -> dict[str, Any]:
-        columns = None if self.columns is None else list(self.columns)
-        return {"step": "Normalize", "columns": columns, "method": self.method}
+        return {"step": "Normalize", "columns": listed(self.columns), "method": self.method}
+
+
+def _scale(shift: float, width: float) -> tuple[float, float]:
+    factor = 1.0 / width if width > 0 else 1.0
+    # Polars takes -0.0 for nothing to subtract, which it isn't for x = -0.0.
+    return shift + 0.0, factor if math.isfinite(factor) else 1.0
 
 
 @dataclass(frozen=True)
-class FittedNormalize:
+class FittedNormalize(ByRow):
     """For each column what is subtracted, and what the difference is multiplied by.
 
     Multiplied, not divided: Polars divides a long column by multiplying with the reciprocal, and a single value
@@ -67,10 +78,50 @@ class FittedNormalize:
             for name, (shift, factor) in self.scales.items()
         )
 
+    def row(self, schema: pl.Schema) -> RowFunction:
+        scales = [(name, shift, factor) for name, (shift, factor) in self.scales.items()]
+
+        def scale(row: Row) -> bool:
+            for name, shift, factor in scales:
+                value = row[name]
+                if value is not None:
+                    row[name] = (value - shift) * factor
+            return True
+
+        return scale
+
     def to_dict(self) -> dict[str, Any]:
         return {"step": "Normalize", "scales": {name: list(scale) for name, scale in self.scales.items()}}
 
     @staticmethod
-    def from_dict(state: dict[str, Any]) -> FittedNormalize:
+    def from_dict(state: dict[str, Any]) -> FittedNormalize | FittedLog:
         """The reverse of `to_dict`."""
+        if "log" in state:
+            return FittedLog(tuple(state["log"]))
         return FittedNormalize({name: (scale[0], scale[1]) for name, scale in state["scales"].items()})
+
+
+@dataclass(frozen=True)
+class FittedLog(ByRow):
+    """Takes logarithms of 1 + x."""
+
+    columns: tuple[str, ...]
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        values = [pl.col(name).cast(pl.Float64) for name in self.columns]
+        return frame.with_columns(pl.when(value > -1.0).then(value.log1p()) for value in values)
+
+    def row(self, schema: pl.Schema) -> RowFunction:
+        columns = self.columns
+
+        def log(row: Row) -> bool:
+            for name in columns:
+                value = row[name]
+                if value is not None:
+                    row[name] = math.log1p(value) if value > -1.0 else None
+            return True
+
+        return log
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": "Normalize", "log": list(self.columns)}

@@ -1,0 +1,129 @@
+"""New columns by expressions, and rows by them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from noria.core import ConfigError, DataError, allowed
+from noria.pipelines.blocks import Blocks
+from noria.pipelines.expressions import definition
+from noria.pipelines.steps.expression_rows import row_expression
+from noria.pipelines.steps.step import ByRow, Row, RowFunction
+
+
+@dataclass(frozen=True)
+class Derive:
+    """Adds columns, or replaces them, by expressions of a row's columns, all as they were before: `nr.col("a") * 2`."""
+
+    columns: Mapping[str, pl.Expr]
+
+    def __post_init__(self) -> None:
+        if not self.columns or not all(isinstance(e, pl.Expr) for e in self.columns.values()):
+            raise ConfigError(
+                "Derive needs expressions", hint='nr.Derive({"speed": nr.col("distance") / nr.col("time")})'
+            )
+
+    def fit(self, blocks: Blocks) -> FittedDerive:
+        fitted = FittedDerive(dict(self.columns))
+        for name, expression in self.columns.items():
+            _verify(expression.alias(name), blocks.schema, f"Derive {name!r}")
+        return fitted
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": "Derive", "columns": {name: definition(e) for name, e in self.columns.items()}}
+
+
+@dataclass(frozen=True)
+class FittedDerive(ByRow):
+    """Derives these columns."""
+
+    columns: dict[str, pl.Expr]
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(expression.alias(name) for name, expression in self.columns.items())
+
+    def row(self, schema: pl.Schema) -> RowFunction:
+        functions = [(name, row_expression(expression, schema)) for name, expression in self.columns.items()]
+
+        def derive(row: Row) -> bool:
+            made = [(name, function(row)) for name, function in functions]
+            row.update(made)
+            return True
+
+        return derive
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": "Derive", "columns": {name: _saved(expression) for name, expression in self.columns.items()}}
+
+    @staticmethod
+    def from_dict(state: dict[str, Any]) -> FittedDerive:
+        """The reverse of `to_dict`."""
+        return FittedDerive({name: _loaded(saved) for name, saved in state["columns"].items()})
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Keeps the rows for which an expression is true."""
+
+    expression: pl.Expr
+
+    def fit(self, blocks: Blocks) -> FittedFilter:
+        if _verify(self.expression, blocks.schema, "Filter") != pl.Boolean:
+            raise ConfigError(f"Filter: {self.expression} is neither true nor false", hint='nr.Filter(nr.col("a") > 1)')
+        return FittedFilter(self.expression)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": "Filter", "expression": definition(self.expression)}
+
+
+@dataclass(frozen=True)
+class FittedFilter(ByRow):
+    """Filters by this expression."""
+
+    expression: pl.Expr
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.filter(self.expression)
+
+    def row(self, schema: pl.Schema) -> RowFunction:
+        keep = row_expression(self.expression, schema)
+        return lambda row: keep(row) is True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": "Filter", "expression": _saved(self.expression)}
+
+    @staticmethod
+    def from_dict(state: dict[str, Any]) -> FittedFilter:
+        """The reverse of `to_dict`."""
+        return FittedFilter(_loaded(state["expression"]))
+
+
+def _verify(expression: pl.Expr, schema: pl.Schema, what: str) -> pl.DataType:
+    """The type of an expression over these columns."""
+    for name in expression.meta.root_names():
+        if name not in schema:
+            raise ConfigError(f"{what}: there is no column {name!r}", hint=allowed(list(schema), name), field=name)
+    try:
+        made = pl.DataFrame(schema=schema).with_columns(expression.alias("__made__"))
+    except (pl.exceptions.PolarsError, TypeError) as error:
+        raise ConfigError(f"{what}: {expression} can't be computed: {error}") from error
+    return made.schema["__made__"]
+
+
+def _saved(expression: pl.Expr) -> dict[str, str]:
+    return {"text": str(expression), "polars": base64.b64encode(expression.meta.serialize()).decode()}
+
+
+def _loaded(saved: dict[str, str]) -> pl.Expr:
+    try:
+        return pl.Expr.deserialize(base64.b64decode(saved["polars"]))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"the saved expression {saved['text']} can't be read by this version of Polars: {error}",
+            hint="fit it again: noria run --full",
+        ) from error
