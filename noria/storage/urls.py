@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ELSEWHERE = {"tables": ("s3",), "blobs": ("s3",), "online": ("redis", "rediss", "unix"), "log": ("kafka",)}
+"""Schemes whose URLs name no path on this machine."""
+
 
 def open_table(url: str, name: str, root: Path | str = ".") -> Table:
-    """The table `name` in the table store at `url` (`file://`)."""
+    """The table `name` in the table store at `url` (`file://`, `s3://`)."""
+    if url.startswith("s3://"):
+        from noria.storage.delta_tables import DeltaLakeTable
+        from noria.storage.s3 import options
+
+        return DeltaLakeTable(name, f"{url.rstrip('/')}/{name}", options())
 
     def delta(folder: Path) -> Table:
         from noria.storage.delta_tables import DeltaLakeTable
@@ -35,7 +43,11 @@ def open_table(url: str, name: str, root: Path | str = ".") -> Table:
 
 
 def open_online(url: str, root: Path | str = ".") -> OnlineStore:
-    """The online store at `url` (`lmdb://`)."""
+    """The online store at `url` (`lmdb://`, `redis://`, `rediss://`, `unix://`)."""
+    if url.partition("://")[0] in ("redis", "rediss", "unix"):
+        from noria.storage.redis_online import RedisOnline
+
+        return RedisOnline(url)
 
     def lmdb(folder: Path) -> OnlineStore:
         from noria.storage.lmdb_online import LmdbOnline
@@ -57,7 +69,11 @@ def open_records(url: str, root: Path | str = ".") -> Records:
 
 
 def open_blobs(url: str, root: Path | str = ".") -> BlobStore:
-    """The blob store at `url` (`file://`)."""
+    """The blob store at `url` (`file://`, `s3://`)."""
+    if url.startswith("s3://"):
+        from noria.storage.s3_blobs import S3Blobs
+
+        return S3Blobs(url, Path(root) / ".noria" / "cache" / "blobs")
 
     def files(folder: Path) -> BlobStore:
         from noria.storage.blobs import FileBlobs
@@ -89,7 +105,7 @@ def _open(part: str, url: str, root: Path | str, default: str, backends: dict[st
     if scheme not in backends:
         raise ConfigError(
             f"storage.{part} = {url!r}: there is no backend for {scheme}://",
-            hint=allowed([f"{s}://" for s in backends], f"{scheme}://"),
+            hint=allowed([f"{s}://" for s in (*backends, *_ELSEWHERE.get(part, ()))], f"{scheme}://"),
             field=f"storage.{part}",
         )
     if scheme == "sqlite" and separator:

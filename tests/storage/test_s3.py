@@ -1,0 +1,144 @@
+"""Tables, blobs and files on an S3-compatible server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import noria as nr
+from noria.core import DataError, IntegrityError, NotFoundError, Settings, StorageError, StorageSettings
+from noria.storage import BlobStore, Workspace, open_blobs, open_table, s3
+from noria.storage.tables import Table
+from noria.testing import BlobStoreConformance, TableConformance
+
+sys.path.insert(0, str(Path(__file__).parent))
+from real_servers import free_port, s3_server
+
+pytest.importorskip("obstore")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[dict[str, str]]:
+    with s3_server() as variables:
+        before = dict(os.environ)
+        os.environ.update(variables)
+        yield variables
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    return f"s3://data/{abs(hash(request.node.nodeid)):x}"
+
+
+class TestS3Table(TableConformance):
+    @pytest.fixture(autouse=True)
+    def _prefix(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def table(self, name: str) -> Table:
+        return open_table(self.prefix, name)
+
+
+class TestS3Blobs(BlobStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _prefix(self, prefix: str, tmp_path: Path) -> None:
+        self.prefix, self.root = prefix, tmp_path
+
+    def store(self) -> BlobStore:
+        return open_blobs(self.prefix, self.root)
+
+    def test_damage_is_found(self) -> None:
+        store = self.store()
+        blob = store.write(b"abc")
+        s3.put(f"{self.prefix}/{blob.digest[:2]}/{blob.digest[2:]}", b"abd")
+        with pytest.raises(IntegrityError, match="corrupt"):
+            store.read(blob.digest)
+
+
+def test_objects_are_listed_by_a_pattern(prefix: str) -> None:
+    for name in ("a.csv", "b.csv", "d/c.csv", "d/e/f.csv", "a.jsonl", "x[1].csv"):
+        s3.put(f"{prefix}/{name}", name.encode())
+
+    def names(pattern: str) -> list[str]:
+        return [one.url.removeprefix(prefix + "/") for one in s3.listing(f"{prefix}/{pattern}")]
+
+    assert names("*.csv") == ["a.csv", "b.csv", "x[1].csv"]
+    assert names("**/*.csv") == ["a.csv", "b.csv", "d/c.csv", "d/e/f.csv", "x[1].csv"]
+    assert names("d/*.csv") == ["d/c.csv"]
+    assert names("[ab].csv") == ["a.csv", "b.csv"]
+    assert names("a.csv") == ["a.csv"]
+    first = s3.listing(f"{prefix}/a.csv")[0]
+    assert first.size == 5
+    s3.put(f"{prefix}/a.csv", b"other")
+    assert s3.listing(f"{prefix}/a.csv")[0].version != first.version
+    with pytest.raises(NotFoundError):
+        s3.listing(f"{prefix}/none.csv")
+
+
+def test_an_object_is_read_in_blocks(prefix: str) -> None:
+    data = bytes(range(256)) * 100_000
+    s3.put(f"{prefix}/big", data)
+    with s3.open_object(f"{prefix}/big", len(data)) as stream:
+        assert stream.read(1000) == data[:1000]
+        stream.seek(20_000_000)
+        assert stream.read(1000) == data[20_000_000:20_001_000]
+        assert stream.read() == data[20_001_000:]
+
+
+def test_a_source_of_every_kind_loads_what_is_new_into_tables_on_the_server(prefix: str, tmp_path: Path) -> None:
+    import gzip
+    import io
+
+    storage = replace(StorageSettings(), tables=f"{prefix}/tables", blobs=f"{prefix}/blobs")
+    parquet = io.BytesIO()
+    pl.DataFrame({"id": [1, 2], "s": ["a", None]}).write_parquet(parquet)
+    bodies = {
+        "csv": b"id,s\n1,a\n2,\n",
+        "csv.gz": gzip.compress(b"id,s\n1,a\n2,\n"),
+        "jsonl": b'{"id": 1, "s": "a"}\n{"id": 2}\n',
+        "parquet": parquet.getvalue(),
+    }
+    with Workspace.open(Settings(tmp_path, storage=storage)) as workspace:
+        for number, (kind, body) in enumerate(bodies.items()):
+            s3.put(f"{prefix}/in/{kind}/1.{kind}", body)
+            source = nr.Source(f"rows{number}", f"{prefix}/in/{kind}/*.{kind}", {"id": "int64", "s": "str?"})
+            result = nr.BatchProcessor(source, workspace).run()
+            assert (result.rows_in, result.rows_out) == (2, 2)
+            s3.put(f"{prefix}/in/{kind}/2.{kind}", body)
+            assert nr.BatchProcessor(source, workspace).run().mode == "append"
+            assert workspace.table(source.name).read().rows() == [(1, "a"), (2, None)] * 2
+        missing = nr.Source("none", f"{prefix}/none/*.csv", {"id": "int64"})
+        with pytest.raises((DataError, NotFoundError), match="there is no"):
+            nr.BatchProcessor(missing, workspace).run()
+
+
+def test_writers_of_one_table_at_once_lose_nothing(prefix: str) -> None:
+    open_table(prefix, "shared").write(pl.DataFrame({"id": [0]}), run_id="first")
+
+    def work(number: int) -> None:
+        table = open_table(prefix, "shared")
+        for turn in range(4):
+            table.write(pl.DataFrame({"id": [number]}), run_id=f"{number}-{turn}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(open_table(prefix, "shared").read()["id"].to_list()) == [0, *[1] * 4, *[2] * 4, *[3] * 4]
+
+
+def test_a_dead_server_is_named_with_what_to_check(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StorageError, match="can't be reached") as caught:
+        s3.get(f"{prefix}/x")
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
