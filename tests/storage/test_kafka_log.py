@@ -1,0 +1,63 @@
+"""The event log over Kafka's protocol, against a real broker on loopback."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from noria.core import ConfigError, StorageError
+from noria.storage.event_log import EventLog
+from noria.storage.urls import open_log
+from noria.testing.event_log import EventLogConformance
+
+sys.path.insert(0, str(Path(__file__).parent))
+from real_servers import free_port, noida_broker
+
+pytest.importorskip("confluent_kafka")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with noida_broker(tmp_path_factory.mktemp("kafka")) as url:
+        yield url
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"events-{next(_numbers)}"
+
+
+class TestKafkaLog(EventLogConformance):
+    removes_repeated = False
+
+    @pytest.fixture(autouse=True)
+    def _broker(self, broker: str) -> Iterator[None]:
+        self.made = [open_log(broker)]
+        yield
+        for log in self.made:
+            log.close()
+
+    def log(self) -> EventLog:
+        return self.made[0]
+
+
+def test_a_dead_broker_is_named_in_time_and_secrets_are_not() -> None:
+    port = free_port()
+    log = open_log(f"kafka://127.0.0.1:{port}?sasl.password=topsecret&sasl.username=me")
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=f"127.0.0.1:{port}") as caught:
+        log.topics()
+    assert time.monotonic() - began < 15
+    assert "topsecret" not in str(caught.value)
+    log.close()
+
+
+def test_a_url_without_a_broker_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names no broker"):
+        open_log("kafka://")
