@@ -24,7 +24,9 @@ _SECONDS = 10.0
 """How long a broker may take to answer, and a batch to be written."""
 _SLICE = 0.005
 """How long events are gathered once the first is there: enough to make batches, too short to be noticed."""
-_GATHER = 0.05
+_GATHER = 0.25
+_DENSE = 500
+"""Events in such a slice that mean that there is a backlog: then larger batches cost nobody time."""
 
 T = TypeVar("T")
 
@@ -189,8 +191,7 @@ class KafkaLog:
             "auto.offset.reset": start,
             "max.poll.interval.ms": 3_600_000,  # a slow sink is no dead member
             "session.timeout.ms": 10_000,
-            "fetch.wait.max.ms": 20,
-            "queued.min.messages": 200_000,
+            "fetch.wait.max.ms": 100,
         }
         return self._run(lambda: self._kafka.Consumer(settings))
 
@@ -250,7 +251,7 @@ class KafkaReader:
                 began = time.monotonic()
             found += mine
             now = time.monotonic()
-            if (found and (not mine or now - began > _GATHER)) or (not found and now >= deadline):
+            if (found and (len(mine) < _DENSE or now - began > _GATHER)) or (not found and now >= deadline):
                 break
         by_partition: dict[int, list[Any]] = {}
         for message in found:
