@@ -1,6 +1,7 @@
 """One server process: `python -m noria.serving --project DIR --port PORT MODEL …`.
 
-It needs no `system.py`: a model version carries all that it takes to answer. It looks at the registry every second
+It needs no `system.py`: a model version carries all that it takes to answer, and `noria serve` has written down what it
+has to know of streams. It looks at the registry every second
 and swaps a new champion in between two requests.
 """
 
@@ -13,7 +14,9 @@ import os
 import sys
 
 from noria.core import NoriaError, Settings
+from noria.pipelines.intake import published
 from noria.registry import ModelRegistry
+from noria.serving.events import EventDoor
 from noria.serving.keys import check_bind, parse_keys
 from noria.serving.loading import load_servable
 from noria.serving.server import Limits, ModelServer
@@ -26,7 +29,7 @@ FOLLOW_SECONDS = 1.0
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser("noria.serving", description="One model server.")
-    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--project", default=".")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
@@ -48,12 +51,14 @@ def _serve(options: argparse.Namespace) -> int:
     with Workspace.open(settings) as workspace:
         registry = ModelRegistry.of(workspace)
         servables = [load_servable(registry.get(model), workspace) for model in options.models]
+        metrics, streams = MetricsCollector(), published(settings)
         server = ModelServer(
             servables,
-            metrics=MetricsCollector(),
+            metrics=metrics,
             logger=logger,
             api_keys=parse_keys(settings.serve.api_keys),
             limits=Limits(max_body_bytes=settings.serve.max_body_bytes),
+            events=EventDoor(streams, workspace, metrics) if streams else None,
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again

@@ -23,8 +23,13 @@ _PROBLEM = {
 }
 
 
-def document(servables: Sequence[Servable], default: dict[str, Servable]) -> dict[str, Any]:
-    """The document for these servables; `default` says who answers the short route of each operation."""
+def document(
+    servables: Sequence[Servable], default: dict[str, Servable], events: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The document for these servables; `default` says who answers the short route of each operation.
+
+    `events` is the entry of `POST /events` with its components, if events are taken in.
+    """
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
     for servable in servables:
@@ -35,6 +40,9 @@ def document(servables: Sequence[Servable], default: dict[str, Servable]) -> dic
             paths[f"/models/{servable.model}/{operation}"] = entry
             if default.get(operation) is servable:
                 paths[f"/{operation}"] = {"post": {**entry["post"], "operationId": operation}}
+    if events is not None:
+        schemas |= events["components"]
+        paths["/events"] = {"post": events["post"]}
     for path, summary in (
         ("/health/live", "The process is alive."),
         ("/health/ready", "The models are loaded."),

@@ -16,6 +16,7 @@ import msgspec
 
 from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError
 from noria.serving.batches import Batches
+from noria.serving.events import PATH, EventDoor, describe
 from noria.serving.keys import digest
 from noria.serving.openapi import document
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
@@ -43,6 +44,7 @@ class ModelServer:
         logger: where errors, and a sample of the predictions, are logged.
         api_keys: SHA-256 digests (hex) of the accepted keys; without any, everybody is served.
         limits: of a connection.
+        events: where `POST /events` goes; without it there is no such path.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class ModelServer:
         logger: MLLogger | None = None,
         api_keys: frozenset[str] = frozenset(),
         limits: Limits | None = None,
+        events: EventDoor | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
-        if not names or len(set(names)) < len(names):
+        if not (names or events) or len(set(names)) < len(names):
             raise ConfigError(f"a server needs at least one model, each once; got {names}")
+        self._events = events
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
@@ -179,6 +183,9 @@ class ModelServer:
             servable = self._operations.get(exchange.path)
             if servable is not None and exchange.method == b"POST":
                 self._accept(exchange, *servable)
+            elif exchange.path == PATH and self._events is not None and exchange.method == b"POST":
+                self._check_body(exchange)
+                self._events.accept(exchange, self._answer_events)
             else:
                 self._answer_other(exchange)
         except NoriaError as error:
@@ -208,7 +215,8 @@ class ModelServer:
         alone = {operation: offered[0] for operation, offered in offers.items() if len(offered) == 1}
         for operation, servable in alone.items():
             self._operations[f"/{operation}".encode()] = (servable, operation)
-        self._document = msgspec.json.encode(document(self.servables, alone))
+        events = describe(self._events.intake) if self._events is not None else None
+        self._document = msgspec.json.encode(document(self.servables, alone, events))
         for servable in self.servables:
             self._info(servable).set(1)
 
@@ -217,15 +225,29 @@ class ModelServer:
         return self._metrics.gauge("noria_model_info", "1 for the versions that answer.", **labels)
 
     def _accept(self, exchange: Exchange, servable: Servable, operation: str) -> None:
+        self._check_body(exchange)
+        self._batches.add(exchange, servable, operation, servable.decode(operation, exchange.body))
+
+    def _answer_events(self, exchange: Exchange, status: int, answer: bytes | Exception) -> None:
+        if isinstance(answer, NoriaError):
+            self._problem(exchange, answer)
+        elif isinstance(answer, Exception):
+            self._batches.fail(exchange, answer)
+        else:
+            self._batches.count(exchange, "/events", status)
+            exchange.respond(status, answer)
+
+    def _check_body(self, exchange: Exchange) -> None:
         kind = exchange.headers.get(b"content-type", b"application/json")
         if kind != b"application/json":
             _check_kind(kind)
         if not exchange.body:
             raise RequestError("the body is empty", hint="see /openapi.json")
-        self._batches.add(exchange, servable, operation, servable.decode(operation, exchange.body))
 
     def _answer_other(self, exchange: Exchange) -> None:
         path = exchange.path
+        if path == PATH and self._events is not None:
+            raise MethodNotAllowedError(exchange.method, "POST")
         if path in self._operations or path in self._several:
             if exchange.method != b"POST":
                 raise MethodNotAllowedError(exchange.method, "POST")
@@ -261,8 +283,11 @@ class ModelServer:
 
     def _front(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
         models = [{"model": s.model, "version": s.version, "operations": s.operations} for s in self.servables]
-        links = ["/openapi.json", "/metrics", "/health/ready"]
-        return 200, msgspec.json.encode({"name": "noria", "models": models, "links": links}), b"application/json"
+        about: dict[str, Any] = {"name": "noria", "models": models}
+        if self._events is not None:
+            about["streams"] = list(self._events.intake.specs)
+        about["links"] = ["/openapi.json", "/metrics", "/health/ready"]
+        return 200, msgspec.json.encode(about), b"application/json"
 
     def _authenticate(self, exchange: Exchange) -> None:
         given = exchange.headers.get(b"x-api-key") or _bearer(exchange.headers.get(b"authorization", b""))
@@ -275,7 +300,7 @@ class ModelServer:
         problem: dict[str, Any] = {**error.to_problem(), "request_id": exchange.request_id.decode()}
         if exchange.path:
             problem["instance"] = exchange.path.decode("utf-8", "replace")
-        extra = b"www-authenticate: Bearer\r\n" if error.status == 401 else b""
+        extra = {401: b"www-authenticate: Bearer\r\n", 503: b"retry-after: 1\r\n"}.get(error.status, b"")
         if isinstance(error, MethodNotAllowedError):
             extra = b"allow: %b\r\n" % error.allowed.encode()
         known = exchange.path in self._operations
@@ -291,6 +316,8 @@ class ModelServer:
 
     async def _drain(self) -> None:
         deadline = time.monotonic() + _DRAIN_SECONDS
+        if self._events is not None:
+            await self._events.drain()
         while self.connections and time.monotonic() < deadline:
             for connection in list(self.connections):
                 connection.drain()
