@@ -18,13 +18,14 @@ from noria.core import ConfigError, DataError, allowed
 from noria.pipelines.blocks import Applied, Blocks, FrameBlocks
 from noria.pipelines.steps.clip import Bucket, Clip
 from noria.pipelines.steps.columns import Cast, Drop, Rename
+from noria.pipelines.steps.deduplicate import Deduplicate
 from noria.pipelines.steps.derive import Derive, Filter
 from noria.pipelines.steps.drop_missing import DropMissing
 from noria.pipelines.steps.encode import Encode
+from noria.pipelines.steps.forward_fill import ForwardFill
 from noria.pipelines.steps.impute import Impute
 from noria.pipelines.steps.normalize import Normalize
 from noria.pipelines.steps.step import FittedStep, Row, Step
-from noria.pipelines.steps.whole_table import Deduplicate, ForwardFill
 
 __all__ = [
     "Bucket",
@@ -54,13 +55,13 @@ _FITTED = {
     "Bucket": "noria.pipelines.steps.clip:FittedBucket",
     "Cast": "noria.pipelines.steps.columns:FittedCast",
     "Clip": "noria.pipelines.steps.clip:FittedClip",
-    "Deduplicate": "noria.pipelines.steps.whole_table:FittedDeduplicate",
+    "Deduplicate": "noria.pipelines.steps.deduplicate:FittedDeduplicate",
     "Derive": "noria.pipelines.steps.derive:FittedDerive",
     "Drop": "noria.pipelines.steps.columns:FittedDrop",
     "DropMissing": "noria.pipelines.steps.drop_missing:FittedDropMissing",
     "Encode": "noria.pipelines.steps.encode:FittedEncode",
     "Filter": "noria.pipelines.steps.derive:FittedFilter",
-    "ForwardFill": "noria.pipelines.steps.whole_table:FittedForwardFill",
+    "ForwardFill": "noria.pipelines.steps.forward_fill:FittedForwardFill",
     "Impute": "noria.pipelines.steps.impute:FittedImpute",
     "Normalize": "noria.pipelines.steps.normalize:FittedNormalize",
     "Rename": "noria.pipelines.steps.columns:FittedRename",
@@ -77,11 +78,12 @@ def fit_blocks(steps: Sequence[Step], blocks: Blocks) -> tuple[FittedStep, ...]:
 
 
 def fit_steps(steps: Sequence[Step], frame: pl.DataFrame) -> tuple[tuple[FittedStep, ...], pl.DataFrame]:
-    """Fit steps to a frame; returns them and the transformed frame."""
-    fitted = fit_blocks(steps, FrameBlocks([frame]))
-    for step in fitted:
-        frame = step.apply_to_fit(frame, 0)
-    return fitted, frame
+    """Fit each step to what the steps before it make of a frame; returns them and the transformed frame."""
+    fitted: list[FittedStep] = []
+    for step in steps:
+        fitted.append(step.fit(FrameBlocks([frame])))
+        frame = fitted[-1].apply_to_fit(frame, 0)
+    return tuple(fitted), frame
 
 
 def apply_steps(steps: Sequence[FittedStep], frame: pl.DataFrame) -> pl.DataFrame:
@@ -94,8 +96,8 @@ def apply_steps(steps: Sequence[FittedStep], frame: pl.DataFrame) -> pl.DataFram
 def row_function(steps: Sequence[FittedStep], schema: pl.Schema) -> Callable[[Row], Row | None]:
     """A function that transforms one row of this schema as `apply_steps` would; None if the row is dropped.
 
-    The row is a dictionary of Python values with all columns of the schema; it is changed, and returned. Columns come in
-    any order.
+    The row is a dictionary of Python values with all columns of the schema, in any order; it stays as it is. What is
+    returned has the columns that `apply_steps` gives, in that order.
 
     Raises:
         ConfigError: a step looks at several rows.
@@ -104,15 +106,20 @@ def row_function(steps: Sequence[FittedStep], schema: pl.Schema) -> Callable[[Ro
     frame = pl.DataFrame(schema=schema)
     for step in steps:
         if not step.by_row:
-            raise ConfigError(f"{type(step).__name__} looks at several rows, and can't be applied to one")
+            raise ConfigError(
+                f"{type(step).__name__} looks at several rows, and can't be applied to one",
+                hint="give it to a source: its table is made before rows are served",
+            )
         functions.append(step.row(frame.schema))
         frame = step.apply(frame)
+    given, made = tuple(schema), tuple(frame.schema)
 
     def transform(row: Row) -> Row | None:
+        row = {name: row[name] for name in given}
         for function in functions:
             if not function(row):
                 return None
-        return row
+        return row if tuple(row) == made else {name: row[name] for name in made}
 
     return transform
 
@@ -139,5 +146,5 @@ def _reader(name: str) -> Callable[[dict[str, Any]], FittedStep]:
     others = {point.name: point for point in entry_points(group="noria.steps")}
     if name not in others:
         raise DataError(f"the saved step {name!r} is unknown", hint=allowed([*_FITTED, *others], name))
-    found = others[name].load().from_dict
-    return found
+    theirs: Callable[[dict[str, Any]], FittedStep] = others[name].load().from_dict
+    return theirs

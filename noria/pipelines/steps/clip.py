@@ -14,7 +14,7 @@ import polars as pl
 from noria.core import ConfigError
 from noria.pipelines.blocks import Blocks
 from noria.pipelines.steps.statistics import quantiles
-from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed, numeric, rounded
+from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, limits, listed, numeric, rounded
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Clip:
         schema = blocks.schema
         names = chosen(schema, self.columns, numeric(schema), "Clip")
         if self.quantiles is None:
-            return FittedClip({name: (self.low, self.high) for name in names})
+            return FittedClip(dict.fromkeys(names, (self.low, self.high)))
         found = quantiles(blocks, dict.fromkeys(names, self.quantiles))
         return FittedClip({name: (v[0], v[1]) if v else (None, None) for name, v in found.items()})
 
@@ -103,20 +103,20 @@ class FittedClip(ByRow):
         return FittedClip({name: (bounds[0], bounds[1]) for name, bounds in state["bounds"].items()})
 
 
+def _float_bound(bound: float | None, dtype: pl.DataType) -> float | None:
+    typed = None if bound is None else rounded(bound, dtype)
+    return typed if typed is not None and math.isfinite(typed) else None
+
+
 def _bounds(bounds: Bounds, dtype: pl.DataType) -> Bounds:
     """Bounds as values of the column's type, and none where that type has no value beyond them."""
     low, high = bounds
     if not dtype.is_integer():
-        return (None if low is None else rounded(low, dtype)), (None if high is None else rounded(high, dtype))
-    least, greatest = _limits(dtype)
+        return _float_bound(low, dtype), _float_bound(high, dtype)
+    least, greatest = limits(dtype)
     low = None if low is None or low <= least else min(math.ceil(low), greatest)
     high = None if high is None or high >= greatest else max(math.floor(high), least)
     return low, high
-
-
-def _limits(dtype: pl.DataType) -> tuple[int, int]:
-    bits = {pl.Int8: 8, pl.Int16: 16, pl.Int32: 32}.get(type(dtype), 64)
-    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import polars as pl
 
 from noria.core import ConfigError, allowed
 from noria.pipelines.blocks import Blocks
-from noria.pipelines.steps.statistics import moments, quantiles, value_counts
-from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed, numeric, rounded, textual
+from noria.pipelines.steps.categories import categories
+from noria.pipelines.steps.statistics import moments, quantiles
+from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, limits, listed, numeric, rounded, textual
 
 STRATEGIES = ("mean", "median", "most_frequent", "constant")
 Fill = float | int | str
@@ -46,13 +47,13 @@ class Impute:
         if self.strategy == "constant":
             return FittedImpute({name: self._constant(name, schema[name]) for name in names})
         by_count = [name for name in names if name in texts or self.strategy == "most_frequent"]
-        fills = {name: _most_frequent(counts) for name, counts in value_counts(blocks, by_count).items()}
+        fills = {name: found.top["value"].first() for name, found in categories(blocks, by_count, most=1).items()}
         rest = [name for name in names if name not in by_count]
         if self.strategy == "mean":
             fills |= {name: m.mean if m.count else None for name, m in moments(blocks, rest).items()}
         else:
-            found = quantiles(blocks, dict.fromkeys(rest, (0.5,)))
-            fills |= {name: values[0] if values else None for name, values in found.items()}
+            medians = quantiles(blocks, dict.fromkeys(rest, (0.5,)))
+            fills |= {name: values[0] if values else None for name, values in medians.items()}
         return FittedImpute({name: _typed(fills[name], schema[name]) for name in names})
 
     def _constant(self, name: str, dtype: pl.DataType) -> Fill:
@@ -70,19 +71,15 @@ class Impute:
         return {"step": "Impute", "columns": listed(self.columns), "strategy": self.strategy, "value": self.value}
 
 
-def _most_frequent(counts: pl.DataFrame) -> Any:
-    present = counts.drop_nulls("value")
-    if present["value"].dtype.is_float():
-        present = present.filter(pl.col("value").is_not_nan())
-    return present.filter(pl.col("count") == pl.col("count").max())["value"].min()
-
-
 def _typed(value: Any, dtype: pl.DataType) -> Fill:
     if dtype == pl.String:
         return str(value) if value is not None else ""
     if value is None:
         return 0 if dtype.is_integer() else 0.0
-    return round(value) if dtype.is_integer() else rounded(value, dtype)
+    if dtype.is_integer():
+        least, greatest = limits(dtype)
+        return int(min(max(round(value), least), greatest))  # as a float the greatest int64 is one too many
+    return rounded(value + 0.0, dtype)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ class Normalize:
             return 0.0, 1.0
         if self.method == "standard":
             return _scale(found.mean, found.deviation)
-        return _scale(found.least, found.greatest - found.least)
+        width = found.greatest - found.least
+        if math.isinf(width):  # 1 / width is still a float
+            return found.least, 0.5 / (found.greatest / 2 - found.least / 2)
+        return _scale(found.least, width)
 
     def to_dict(self) -> dict[str, Any]:
         return {"step": "Normalize", "columns": listed(self.columns), "method": self.method}

@@ -76,12 +76,14 @@ def chosen(schema: pl.Schema, columns: Sequence[str] | None, suitable: Sequence[
     """
     if columns is None:
         return tuple(suitable)
+    if isinstance(columns, str):
+        raise ConfigError(f"{what}: columns={columns!r} is one name, not a list", hint=f"write [{columns!r}]")
     for name in columns:
         if name not in schema:
             raise ConfigError(f"{what}: there is no column {name!r}", hint=allowed(list(schema), name), field=name)
         if name not in suitable:
             raise ConfigError(f"{what}: column {name!r} is {schema[name]}", hint=allowed(suitable), field=name)
-    return tuple(columns)
+    return tuple(dict.fromkeys(columns))
 
 
 def listed(columns: Sequence[str] | None) -> list[str] | None:
@@ -101,4 +103,13 @@ def textual(schema: Mapping[str, pl.DataType]) -> list[str]:
 
 def rounded(value: float, dtype: pl.DataType) -> float:
     """A float as a column of this type holds it."""
-    return float(np.float32(value)) if dtype == pl.Float32 else float(value)
+    if dtype != pl.Float32:
+        return float(value)
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def limits(dtype: pl.DataType) -> tuple[int, int]:
+    """The least and the greatest value of a type of integers."""
+    bits = next(bits for bits in (8, 16, 32, 64, 128) if str(dtype).endswith(f"Int{bits}"))
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.is_signed_integer() else (0, 2**bits - 1)
