@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     project.add_argument("--project", default=".", metavar="DIR", help="the folder with system.py (default: here)")
     _add_start(commands)
     _add_work(commands, project)
+    _add_streams(commands, project)
     _add_quarantine(commands, project)
     _add_models(commands, project)
     return parser
@@ -97,15 +98,33 @@ def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (default: 8080)")
     serve.add_argument("--replicas", type=int, help="server processes (default: 2)")
+    serve.add_argument("--with-stream", action="store_true", help="process the streams' events too")
     status = _add(commands, "status", "run:status", "show what is fresh, what is stale and why", project)
     status.add_argument("--json", action="store_true", help="print it as JSON")
     graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)
     graph.add_argument("--format", choices=["text", "json", "mermaid", "svg"], default="text")
 
 
+def _add_streams(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    stream = _add(commands, "stream", "stream:stream", "process the events of streams until Ctrl-C", project)
+    stream.add_argument("names", nargs="*", metavar="STREAM", help="only these (default: all)")
+    stream.add_argument("--once", action="store_true", help="process what is in the log now, and stop")
+    stream.add_argument("--json", action="store_true", help="with --once: print the counts as JSON")
+    stream.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1:PORT")
+    events = _add(commands, "events", "stream:tail", "send events to a stream's topic, and look at them", project)
+    actions = events.add_subparsers(title="actions", metavar="ACTION", required=True)
+    send = _add(actions, "send", "stream:send", "append the JSON lines of a file", project)
+    send.add_argument("stream", metavar="STREAM")
+    send.add_argument("file", nargs="?", default="-", help="JSON lines (default: standard input)")
+    tail = _add(actions, "tail", "stream:tail", "print the newest events with partition and offset", project)
+    tail.add_argument("stream", metavar="STREAM")
+    tail.add_argument("-n", "--limit", type=int, default=10, help="of each partition (default: 10)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until Ctrl-C")
+
+
 def _add_quarantine(commands: _Commands, project: argparse.ArgumentParser) -> None:
-    help = "list, show and replay the rows that broke a contract"
-    quarantine = _add(commands, "quarantine", "quarantine:listing", help, project)
+    what = "list, show and replay the rows that broke a contract"
+    quarantine = _add(commands, "quarantine", "quarantine:listing", what, project)
     quarantine.set_defaults(json=False)
     actions = quarantine.add_subparsers(title="actions", metavar="ACTION")
     listing = _add(actions, "list", "quarantine:listing", "count them by source and rule", project)

@@ -8,8 +8,9 @@ from typing import Any
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, table
 from noria.core import ConfigError, Settings, allowed
-from noria.pipelines import Source
+from noria.pipelines import Source, Stream
 from noria.pipelines.quarantine import replay as replay_source
+from noria.pipelines.quarantine import replay_stream
 from noria.pipelines.quarantine import show as show_source
 from noria.pipelines.quarantine import summarize
 from noria.storage import Workspace
@@ -50,7 +51,7 @@ def replay(options: Namespace) -> int:
     """Judge the rows again by the contract as it is now."""
     source = _source(options.project, options.source)
     with Workspace.open(Settings.load(options.project)) as workspace:
-        result = replay_source(source, workspace)
+        result = replay_source(source, workspace) if isinstance(source, Source) else replay_stream(source, workspace)
     if options.json:
         json_out({**result.rows, "by_rule": result.by_rule})
         return 0
@@ -65,13 +66,13 @@ def replay(options: Namespace) -> int:
     return 0
 
 
-def _sources(project: str) -> dict[str, Source]:
-    return {part.name: part for part in load_system(project).components if isinstance(part, Source)}
+def _sources(project: str) -> dict[str, Source | Stream]:
+    return {part.name: part for part in load_system(project).components if isinstance(part, (Source, Stream))}
 
 
-def _source(project: str, name: str) -> Source:
+def _source(project: str, name: str) -> Source | Stream:
     sources: dict[str, Any] = _sources(project)
     if name not in sources:
         raise ConfigError(f"there is no source {name!r}", hint=allowed(sources, name), field="source")
-    found: Source = sources[name]
+    found: Source | Stream = sources[name]
     return found

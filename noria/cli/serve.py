@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import threading
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +16,9 @@ from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.core import ConfigError, Settings, SystemClock, to_iso
 from noria.gateway import Supervisor
+from noria.gateway.child import LAUNCHER
+from noria.pipelines import Stream
+from noria.pipelines.intake import publish
 from noria.registry import ModelRegistry
 from noria.serving.keys import check_bind
 from noria.storage import Workspace
@@ -23,13 +31,54 @@ def serve(options: Namespace) -> int:
     settings = Settings.load(options.project)
     changed = {name: value for name in ("host", "port", "replicas") if (value := getattr(options, name)) is not None}
     settings = replace(settings, serve=replace(settings.serve, **changed))
-    with supervisor(system, settings) as running:
+    streams = [part for part in system.components if isinstance(part, Stream)]
+    if options.with_stream and not streams:
+        raise ConfigError(f"system {system.name!r} has no stream", hint="add a Stream to system.py, or leave --with-stream out")
+    publish(streams, settings)
+    with ExitStack() as stack:
+        running = stack.enter_context(supervisor(system, settings))
+        if options.with_stream:
+            stack.enter_context(_processor(settings))
         out(f"serving {', '.join(served_models(system))} on {running.url} with {settings.serve.replicas} servers")
+        if streams:
+            out(f"  events: POST {running.url}/events for {', '.join(part.name for part in streams)}")
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
         sys.stdout.flush()
         running.wait()
     say("stopped")
     return 0
+
+
+@contextmanager
+def _processor(settings: Settings) -> Iterator[None]:
+    """`noria stream` in a process of its own, started again when it ends, until the block does."""
+    stop = threading.Event()
+    log = settings.state_dir / "logs" / "stream.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep_running() -> None:
+        command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())]
+        command += [sys.executable, "-m", "noria", "stream", "--project", str(settings.root)]
+        while not stop.is_set():
+            with log.open("ab") as output:
+                # The launcher has the kernel kill it when this thread ends, however it ends.
+                child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            while child.poll() is None and not stop.wait(0.2):
+                pass
+            if child.poll() is None:
+                child.terminate()
+                child.wait(20)
+            elif not stop.is_set():
+                say(f"the stream processor has ended with {child.returncode}, see {log}; it is started again")
+                stop.wait(2.0)
+
+    thread = threading.Thread(target=keep_running, name="noria-stream")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def served_models(system: System) -> tuple[str, ...]:

@@ -14,13 +14,19 @@ from noria.core import ConfigError, NoProgress, NotFoundError, exclusive
 from noria.pipelines.batch import BatchResult, Loading
 from noria.pipelines.contract import POSITION
 from noria.pipelines.extract import PIECE_ROWS, Input, Piece
+from noria.pipelines.event_formats import Json
+from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.loads import Loads
 from noria.pipelines.plan import Plan, fitted_state
 from noria.pipelines.rows import BrokenRow, Rows
 from noria.pipelines.source import Source
 from noria.storage import Workspace
-from noria.storage.tables import Mode
+from noria.pipelines.stream import Stream
+from noria.pipelines.stream_processor import StreamProcessor
+from noria.storage.tables import Mode, TableMark
+
+_REPLAYED = "noria/replayed"
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,45 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
         frames = Input("quarantine", "pieces", "", 0, "")
         plan = Plan("append", (frames,), steps=steps, cursor=lambda: current[-1].cursor)
         return _Replaying(source, workspace, loads, plan, run_id or secrets.token_hex(8), NoProgress(), held).run()
+
+
+def replay_stream(stream: Stream, workspace: Workspace) -> BatchResult:
+    """Send the events in quarantine through the stream again, as it is now, and bring in what is in the log.
+
+    They go to the end of the log, and the quarantine is emptied of them; those that are bad still come back to it. Done
+    again after a crash in between, on an embedded log, they are sent once.
+
+    Raises:
+        NotFoundError: the stream was never processed.
+        ConfigError: its events aren't text, so that the quarantine doesn't have them.
+    """
+    table = workspace.table(f"{stream.name}__quarantine")
+    if table.version() is None:
+        raise NotFoundError(f"stream {stream.name!r} was never processed", hint=f"noria stream {stream.name} --once")
+    if stream.format is not None and not isinstance(stream.format, Json):
+        raise ConfigError("only events of JSON can be sent again from the quarantine", hint="send them from their origin")
+    turn = table.mark(_REPLAYED)
+    held = table.read()
+    values = [row.encode() for row in held["row"].to_list()]
+    if values:
+        keys = _event_keys(stream, held) if stream.key is not None else None
+        workspace.log.append(stream.topic_name, values, keys, producer=(f"replay/{stream.name}", turn + 1))
+        mark = TableMark(_REPLAYED, turn, turn + 1)
+        table.commit([], held.schema, mode="overwrite", marks=[mark])
+    with StreamProcessor(stream, workspace) as processor:
+        result = processor.run_to_end()
+    rows = (len(values), len(values) - result.quarantined, result.quarantined, result.filtered)
+    return BatchResult(*rows, dict(result.by_rule), table.version() or 0, (), "append")
+
+
+def _event_keys(stream: Stream, held: pl.DataFrame) -> list[bytes | None]:
+    """The events' keys, where they can be read; with them they come to the partition that they came from."""
+    rows = read_json_events([row.encode() for row in held["row"].to_list()], stream.schema)
+    places = rows.positions or range(1, len(rows.frame) + 1)
+    keys: list[bytes | None] = [None] * len(held)
+    for place, key in zip(places, rows.frame[str(stream.key)].cast(pl.String).to_list(), strict=True):
+        keys[place - 1] = None if key is None else key.encode()
+    return keys
 
 
 class _Replaying(Loading):
