@@ -80,7 +80,7 @@ class Avro:
                 continue
             records.append(record)
             positions.append(position)
-        columns = [_column(name, [record.get(name) for record in records]) for name in schema.names]
+        columns = [column(name, [record.get(name) for record in records]) for name in schema.names]
         found = from_frame(pl.DataFrame(columns))
         places = positions if found.positions is None else [positions[at - 1] for at in found.positions]
         # What from_frame calls broken (bytes that are no text) counts from the records.
@@ -133,7 +133,7 @@ def _types(frame: pl.DataFrame) -> _Types:
     return _Types(tuple((name, str(dtype)) for name, dtype in frame.schema.items()))
 
 
-def _column(name: str, values: list[Any]) -> pl.Series:
+def column(name: str, values: list[Any]) -> pl.Series:
     """A column of one type if the values have one, else of text."""
     try:
         return pl.Series(name, values, strict=True)

@@ -68,7 +68,7 @@ class Source:
     """
 
     name: str
-    path: str
+    path: str = field(repr=False)  # it may have a password
     schema: Schema
     checks: Sequence[Check] = ()
     key: str | None = None

@@ -118,3 +118,46 @@ def tansu_broker() -> Iterator[str]:
     words = ["broker", "--listener-url", address, "--advertised-listener-url", address, "--storage-engine"]
     with running([str(program), *words, "memory://tansu/"], port):
         yield f"kafka://127.0.0.1:{port}"
+
+
+@contextmanager
+def postgresql_server(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server; yields the URL of a database of its own."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    port, data, binaries = free_port(), folder / "data", programs[-1].parent
+    user = [] if os.geteuid() else ["runuser", "-u", "postgres", "--"]
+    if user:
+        folder.chmod(0o777)
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    password = folder / "password"
+    password.write_text("secret")
+    password.chmod(0o644)
+    words = ["-D", str(data), "-U", "noria", "-A", "scram-sha-256", "--pwfile", str(password), "-E", "UTF8"]
+    subprocess.run([*user, str(binaries / "initdb"), *words], check=True, capture_output=True)
+    server = [*user, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder), "-F"]
+    with running(server, port):
+        yield f"postgresql://noria:secret@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def mariadb_server(folder: Path) -> Iterator[str]:
+    """A MariaDB server; yields the URL of a database of its own."""
+    program = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("no MariaDB: apt-get install mariadb-server")
+    port, data = free_port(), folder / "data"
+    user = "mysql" if os.geteuid() == 0 else os.environ.get("USER", "")
+    if user == "mysql":
+        folder.chmod(0o777)
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    words = [f"--datadir={data}", f"--user={user}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+    subprocess.run(["mariadb-install-db", "--no-defaults", *words], check=True, capture_output=True)
+    server = [program, "--no-defaults", f"--datadir={data}", f"--user={user}", f"--port={port}", "--bind-address=127.0.0.1"]
+    with running([*server, f"--socket={folder}/socket", f"--pid-file={folder}/pid"], port):
+        setup = "CREATE DATABASE shop CHARACTER SET utf8mb4; CREATE USER noria@'127.0.0.1' IDENTIFIED BY 'se:cr/et'; GRANT ALL ON shop.* TO noria@'127.0.0.1';"
+        subprocess.run(["mariadb", "--no-defaults", f"--socket={folder}/socket", "-uroot", "-e", setup], check=True)
+        yield f"mariadb://noria:se%3Acr%2Fet@127.0.0.1:{port}/shop"

@@ -1,0 +1,208 @@
+"""Sources in real databases: PostgreSQL, MariaDB, SQLite, DuckDB."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import noria as nr
+from noria.core import ConfigError, DataError, NoriaError, Settings, StorageError
+from noria.pipelines import BatchResult
+from noria.storage import Workspace
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "storage"))
+from real_servers import free_port, mariadb_server, postgresql_server
+
+SCHEMA = {"id": "int64", "name": "str?", "price": "float64?", "seen": nr.Timestamp("iso")}
+Execute = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with (
+        postgresql_server(tmp_path_factory.mktemp("postgresql")) as postgresql,
+        mariadb_server(tmp_path_factory.mktemp("mariadb")) as mariadb,
+    ):
+        yield {"postgresql": postgresql, "mariadb": mariadb}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace.open(Settings(tmp_path)) as opened:
+        yield opened
+
+
+def postgresql(url: str, *statements: str) -> None:
+    from adbc_driver_postgresql import dbapi
+
+    with closing(dbapi.connect(url, autocommit=True)) as connection, closing(connection.cursor()) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def mariadb(url: str, *statements: str) -> None:
+    import pymysql
+
+    parts = urlsplit(url)
+    with closing(
+        pymysql.connect(
+            host=parts.hostname, port=parts.port, user=parts.username, password=unquote(parts.password or ""),
+            database="shop", autocommit=True,
+        )
+    ) as connection, connection.cursor() as cursor:  # fmt: skip
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def sqlite(url: str, *statements: str) -> None:
+    with closing(sqlite3.connect(url)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def duckdb(url: str, *statements: str) -> None:
+    import duckdb as library
+
+    with closing(library.connect(url)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.fixture(params=["postgresql", "mariadb", "sqlite", "duckdb"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, Execute]:
+    """A kind of database, its URL, and a function that executes statements there."""
+    kind = request.param
+    if kind in ("postgresql", "mariadb"):
+        url = request.getfixturevalue("servers")[kind]
+        execute = {"postgresql": postgresql, "mariadb": mariadb}[kind]
+        return kind, url, lambda *statements: execute(url, *statements)
+    if kind == "duckdb":
+        pytest.importorskip("duckdb")
+    file = str(tmp_path / f"shop.{kind}")
+    execute = {"sqlite": sqlite, "duckdb": duckdb}[kind]
+    return kind, f"{kind}:///shop.{kind}", lambda *statements: execute(file, *statements)
+
+
+def load(workspace: Workspace, url: str, query: str = "items", **options: Any) -> BatchResult:
+    options = {"schema": SCHEMA, **options}
+    return nr.BatchProcessor(nr.Source("rows", url, query=query, **options), workspace).run()
+
+
+def make(execute: Execute, kind: str) -> None:
+    stamp = "timestamp" if kind != "mariadb" else "datetime(6)"
+    execute(
+        "DROP TABLE IF EXISTS items",
+        f"CREATE TABLE items (id bigint, name varchar(100), price double precision, seen {stamp})",
+        "INSERT INTO items VALUES (1, 'a''b', 1.5, '2024-01-01 00:00:00.000001'), (2, NULL, NULL, '2001-02-03'), "
+        f"({2**63 - 1}, 'ü🎬', -0.1, '1999-12-31 23:59:59')",
+    )
+
+
+def test_all_rows_come_exactly(workspace: Workspace, database: tuple[str, str, Execute]) -> None:
+    kind, url, execute = database
+    make(execute, kind)
+    result = load(workspace, url)
+    assert (result.rows_in, result.rows_out) == (3, 3)
+    assert workspace.table("rows").read().sort("id").rows() == [
+        (1, "a'b", 1.5, datetime(2024, 1, 1, 0, 0, 0, 1, tzinfo=UTC)),
+        (2, None, None, datetime(2001, 2, 3, tzinfo=UTC)),
+        (2**63 - 1, "ü🎬", -0.1, datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    ]
+    empty = load(workspace, url, "SELECT * FROM items WHERE id < 0;")
+    assert (empty.rows_in, len(workspace.table("rows").read())) == (0, 0)
+
+
+def test_a_cursor_reads_what_is_new_and_loses_no_row_of_the_same_value(
+    workspace: Workspace, database: tuple[str, str, Execute]
+) -> None:
+    kind, url, execute = database
+    make(execute, kind)
+    execute("DELETE FROM items", "INSERT INTO items VALUES (1, 'a', 1, '2024-01-01'), (2, 'b', 2, '2024-01-02')")
+    for cursor in ("id", "seen"):
+        options = {"cursor": cursor}
+        assert load(workspace, url, **options).mode == "overwrite"
+        version = workspace.table("rows").version()
+        load(workspace, url, **options)
+        assert workspace.table("rows").version() == version
+        execute("INSERT INTO items VALUES (2, 'c', 3, '2024-01-02'), (3, 'd', 4, '2024-01-03 10:00:00.5')")
+        new = load(workspace, url, **options)
+        assert (new.mode, new.rows_in) == ("append", 2)
+        execute("INSERT INTO items VALUES (3, 'e', 4, '2024-01-03 10:00:00.5')")
+        assert load(workspace, url, **options).rows_in == 1
+        assert sorted(workspace.table("rows").read()["name"].to_list()) == ["a", "b", "c", "d", "e"]
+        execute("DELETE FROM items WHERE name IN ('c', 'd', 'e')")
+
+
+def test_bad_rows_go_to_quarantine_with_their_number(workspace: Workspace, database: tuple[str, str, Execute]) -> None:
+    kind, url, execute = database
+    make(execute, kind)
+    result = load(workspace, url, "SELECT * FROM items ORDER BY id", checks=[nr.between("price", 0, 10)])
+    assert (result.rows_out, result.quarantined) == (2, 1)
+    bad = workspace.table("rows__quarantine").read()
+    assert bad["position"].to_list() == [3]
+    assert "se:cr" not in bad["file"][0]
+    assert "secret" not in bad["file"][0]
+
+
+def test_mistakes_say_what_to_do_and_show_no_password(workspace: Workspace, database: tuple[str, str, Execute]) -> None:
+    kind, url, execute = database
+    make(execute, kind)
+    mistakes: list[tuple[type[NoriaError], str, dict[str, Any]]] = [
+        (DataError, "did you mean 'items'", {"query": "itemz"}),
+        (DataError, "says:", {"query": "SELEC 1"}),
+        ((ConfigError, DataError), "nope", {"cursor": "nope", "schema": {**SCHEMA, "nope": "int64"}}),
+        (NoriaError, "", {"query": "INSERT INTO items VALUES (9, 'x', 1, NULL)"}),
+        (NoriaError, "'none'", {"schema": {"none": "int64"}}),
+    ]  # type: ignore[list-item]
+    for error, message, options in mistakes:
+        with pytest.raises(error) as caught:
+            load(workspace, url, **options)
+        assert message in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "se:cr" not in str(caught.value)
+    assert load(workspace, url).rows_in == 3  # nothing was written there
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_server_that_is_not_there_is_named(workspace: Workspace, kind: str) -> None:
+    pytest.importorskip({"postgresql": "adbc_driver_postgresql", "mysql": "pymysql"}[kind])
+    with pytest.raises(StorageError, match="can't be reached") as caught:
+        load(workspace, f"{kind}://me:topsecret@127.0.0.1:{free_port()}/shop")
+    assert "topsecret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match=r"there is no database .*none\.db"):
+        load(workspace, "sqlite:///none.db")
+
+
+def test_sqlite_keeps_what_it_was_given_and_the_contract_judges_it(workspace: Workspace) -> None:
+    file = str(workspace.settings.root / "s.db")
+    sqlite(file, "CREATE TABLE t (id integer, x)", "INSERT INTO t VALUES (1, 1), (2, 'text'), (3, NULL), (4, 2.5)")
+    result = load(workspace, "sqlite:///s.db", "t", schema={"id": "int64", "x": "float64?"})
+    assert (result.rows_out, result.by_rule) == (3, {"x: not float64": 1})
+
+
+def test_many_rows_come_in_blocks(workspace: Workspace, servers: dict[str, str]) -> None:
+    url = servers["postgresql"]
+    postgresql(url, "DROP TABLE IF EXISTS many", "CREATE TABLE many AS SELECT i AS id FROM generate_series(1, 450000) i")
+    result = load(workspace, url, "many", schema={"id": "int64"}, cursor="id")
+    assert result.rows_out == 450_000
+    assert len(list((workspace.settings.root / ".noria/tables/rows").glob("*.parquet"))) == 3
+
+
+def test_a_database_needs_a_query_and_files_take_none() -> None:
+    with pytest.raises(ConfigError, match="names a database and nothing in it"):
+        nr.Source("rows", "sqlite:///x.db", schema={"id": "int64"})
+    with pytest.raises(ConfigError, match="go with a database"):
+        nr.Source("rows", "x.csv", schema={"id": "int64"}, query="t")
+    assert "secret" not in str(nr.Source("rows", "mysql://a:secret@b/c", {"id": "int64"}, query="t").to_dict())
