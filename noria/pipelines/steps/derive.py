@@ -7,18 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from noria.core import ConfigError, DataError, allowed
 from noria.pipelines.blocks import Blocks
 from noria.pipelines.expressions import definition
-from noria.pipelines.steps.expression_rows import row_expression
+from noria.pipelines.steps.expression_rows import computed, row_expression
+from noria.pipelines.steps.expression_tree import tree, verify
 from noria.pipelines.steps.step import ByRow, Row, RowFunction
 
 
 @dataclass(frozen=True)
 class Derive:
-    """Adds columns, or replaces them, by expressions of a row's columns, all as they were before: `nr.col("a") * 2`."""
+    """Adds columns, or replaces them, by expressions of a row's columns, all as they were before: `nr.col("a") * 2`.
+
+    An expression looks at one row at a time. Where it gives NaN or infinity, as 1 / 0 does, the value is missing.
+    """
 
     columns: Mapping[str, pl.Expr]
 
@@ -29,10 +34,9 @@ class Derive:
             )
 
     def fit(self, blocks: Blocks) -> FittedDerive:
-        fitted = FittedDerive(dict(self.columns))
         for name, expression in self.columns.items():
-            _verify(expression.alias(name), blocks.schema, f"Derive {name!r}")
-        return fitted
+            _verify(expression, blocks.schema, f"Derive {name!r}")
+        return FittedDerive(dict(self.columns))
 
     def to_dict(self) -> dict[str, Any]:
         return {"step": "Derive", "columns": {name: definition(e) for name, e in self.columns.items()}}
@@ -45,14 +49,13 @@ class FittedDerive(ByRow):
     columns: dict[str, pl.Expr]
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.with_columns(expression.alias(name) for name, expression in self.columns.items())
+        return frame.with_columns(computed(frame, self.columns))
 
     def row(self, schema: pl.Schema) -> RowFunction:
         functions = [(name, row_expression(expression, schema)) for name, expression in self.columns.items()]
 
         def derive(row: Row) -> bool:
-            made = [(name, function(row)) for name, function in functions]
-            row.update(made)
+            row.update([(name, function(row)) for name, function in functions])
             return True
 
         return derive
@@ -88,7 +91,7 @@ class FittedFilter(ByRow):
     expression: pl.Expr
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(self.expression)
+        return frame.filter(computed(frame, {"": self.expression})[0])
 
     def row(self, schema: pl.Schema) -> RowFunction:
         keep = row_expression(self.expression, schema)
@@ -105,14 +108,14 @@ class FittedFilter(ByRow):
 
 def _verify(expression: pl.Expr, schema: pl.Schema, what: str) -> pl.DataType:
     """The type of an expression over these columns."""
+    verify(tree(expression), what)
     for name in expression.meta.root_names():
         if name not in schema:
             raise ConfigError(f"{what}: there is no column {name!r}", hint=allowed(list(schema), name), field=name)
     try:
-        made = pl.DataFrame(schema=schema).with_columns(expression.alias("__made__"))
+        return pl.DataFrame(schema=schema).select(expression).dtypes[0]
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise ConfigError(f"{what}: {expression} can't be computed: {error}") from error
-    return made.schema["__made__"]
 
 
 def _saved(expression: pl.Expr) -> dict[str, str]:
@@ -120,9 +123,11 @@ def _saved(expression: pl.Expr) -> dict[str, str]:
 
 
 def _loaded(saved: dict[str, str]) -> pl.Expr:
+    whole = base64.b64decode(saved["polars"])
     try:
-        return pl.Expr.deserialize(base64.b64decode(saved["polars"]))
-    except pl.exceptions.PolarsError as error:
+        verify(msgspec.msgpack.decode(whole), "a saved expression")  # before Polars unpickles a function from it
+        return pl.Expr.deserialize(whole)
+    except (pl.exceptions.PolarsError, msgspec.DecodeError) as error:
         raise DataError(
             f"the saved expression {saved['text']} can't be read by this version of Polars: {error}",
             hint="fit it again: noria run --full",
