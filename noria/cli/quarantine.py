@@ -10,9 +10,8 @@ from noria.cli.show import json_out, out, table
 from noria.core import ConfigError, Settings, allowed
 from noria.pipelines import Source, Stream
 from noria.pipelines.quarantine import replay as replay_source
-from noria.pipelines.quarantine import replay_stream
+from noria.pipelines.quarantine import replay_stream, summarize
 from noria.pipelines.quarantine import show as show_source
-from noria.pipelines.quarantine import summarize
 from noria.storage import Workspace
 
 

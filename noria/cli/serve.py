@@ -33,7 +33,9 @@ def serve(options: Namespace) -> int:
     settings = replace(settings, serve=replace(settings.serve, **changed))
     streams = [part for part in system.components if isinstance(part, Stream)]
     if options.with_stream and not streams:
-        raise ConfigError(f"system {system.name!r} has no stream", hint="add a Stream to system.py, or leave --with-stream out")
+        raise ConfigError(
+            f"system {system.name!r} has no stream", hint="add a Stream to system.py, or leave --with-stream out"
+        )
     publish(streams, settings)
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings))

@@ -1,4 +1,4 @@
-"""`noria stream` and `noria events`: events from the log into tables and the online store, into the log, and out of it."""
+"""`noria stream` and `noria events`: from the log into tables and the online store; into the log, and out of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _once(chosen: list[Stream], settings: Settings, *, as_json: bool) -> int:
             with StreamProcessor(each, workspace) as processor:
                 results[each.name] = processor.run_to_end(progress)
     if as_json:
-        json_out({name: {**found.rows, "late": found.late, "by_rule": found.by_rule} for name, found in results.items()})
+        json_out(
+            {name: {**found.rows, "late": found.late, "by_rule": found.by_rule} for name, found in results.items()}
+        )
         return 0
     header = ("stream", "events", "rows", "quarantined", "filtered", "late")
     lines = [(n, r.rows_in, r.rows_out, r.quarantined, r.filtered, r.late) for n, r in results.items()]
@@ -119,7 +121,7 @@ class _metrics_server:  # noqa: N801 - used as a `with` word
             return
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the library's name
+            def do_GET(self) -> None:
                 body = metrics.exposition().encode()
                 self.send_response(200)
                 self.send_header("Content-Type", TEXT)
@@ -133,7 +135,9 @@ class _metrics_server:  # noqa: N801 - used as a `with` word
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         except OSError as error:
-            raise ConfigError(f"can't listen on 127.0.0.1:{port}: {error}", hint="choose another --metrics-port") from error
+            raise ConfigError(
+                f"can't listen on 127.0.0.1:{port}: {error}", hint="choose another --metrics-port"
+            ) from error
 
     def __enter__(self) -> None:
         if self._server is not None:
@@ -166,7 +170,9 @@ def send(options: Namespace) -> int:
                 _, _, values, keys = intake.decode(body)
             except RequestError as error:
                 where = f"{options.file}, lines {start + 1} to {start + len(lines)}"
-                raise ConfigError(f"{where}: {error.message}; {sent:,} events before were sent", hint=error.hint) from error
+                raise ConfigError(
+                    f"{where}: {error.message}; {sent:,} events before were sent", hint=error.hint
+                ) from error
             sent += log.append(spec.topic, values, keys)
     say(f"{sent:,} events sent to {made.topic_name}")
     return 0

@@ -251,7 +251,8 @@ class Loading:
             return 0
         number = 0
         columns = sorted({name for check in self._unique for name in check.columns})
-        for number, frame in enumerate(self._loads.table.scan().select(columns).collect_batches(), 1):
+        for frame in self._loads.table.scan().select(columns).collect_batches():
+            number += 1
             for index, check in zip(self._indexes, self._unique, strict=True):
                 index.add(key_hashes(frame, check.columns))
         return number
@@ -308,7 +309,9 @@ class Loading:
         """Stop before anything is committed, if this can't be what the user wants."""
         source = self._source
         share = self._bad / self._rows_in if self._rows_in else 0.0
-        if share > source.max_bad or (self._bad and self._bad == self._rows_in):
+        # A few new rows may all be bad; a table that is to be replaced by nothing is a mistake.
+        nothing = self._plan.mode == "overwrite" and self._bad and self._bad == self._rows_in
+        if share > source.max_bad or nothing:
             worst = "; ".join(f"{rule} ({rows:,})" for rule, rows in self._by_rule.most_common(3))
             raise DataError(
                 f"source {source.name!r}: {self._bad:,} of {self._rows_in:,} rows break the contract: {worst}",

@@ -1,7 +1,7 @@
 """CSV (RFC 4180, with a header) as columns, piece by piece.
 
-Polars reads a well-formed piece. One with malformed records is taken apart record by record, and Polars reads those that
-are left. Which way a piece takes changes nothing for a good record: a bad one never decides over its neighbours.
+Polars reads a well-formed piece. One with malformed records is taken apart record by record, and Polars reads those
+that are left. Which way a piece takes changes nothing for a good record: a bad one never decides over its neighbours.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _read_numbers(body: bytes, names: list[str], schema: Schema) -> pl.DataFrame
 
 
 def _number_type(schema: Schema, name: str) -> pl.DataType:
-    field = schema[name] if name in schema else None
+    field = next((field for field in schema if field.name == name), None)
     if field is not None and field.is_number:
         return polars_type(field)
     if field is not None and field.dtype == "timestamp" and field.unit != "iso":
@@ -210,7 +210,7 @@ def _is_ragged(frame: pl.DataFrame, body: bytes) -> bool:
     commas, within = int(np.count_nonzero(text == _COMMA)), 0
     if b'"' in body:
         texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-        within = sum(frame[name].str.count_matches(",", literal=True).sum() for name in texts)
+        within = sum(int(frame[name].str.count_matches(",", literal=True).sum()) for name in texts)
     if commas - within != frame.height * (frame.width - 1):
         return True
     return _has_long_line(text, frame.width - 1) if not within else b'"' in body and _has_long_record(body, frame.width)

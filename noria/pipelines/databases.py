@@ -63,7 +63,9 @@ def _file(url: str, root: Path) -> Path:
     """`sqlite:///name.db` is relative to the project's folder, `sqlite:////var/name.db` is absolute."""
     path = root / url.partition("://")[2].removeprefix("/")
     if not path.is_file():
-        raise DataError(f"there is no database {path}", hint="relative paths start at the project's folder", field="path")
+        raise DataError(
+            f"there is no database {path}", hint="relative paths start at the project's folder", field="path"
+        )
     return path
 
 
@@ -99,9 +101,12 @@ class Sqlite(_Standard):
     def _connection(self) -> Iterator[Any]:
         import sqlite3
 
-        with _explained(str(self._file), sqlite3.Error):
-            with closing(sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
-                yield connection
+        address = f"{self._file.as_uri()}?mode=ro"
+        with (
+            _explained(str(self._file), sqlite3.Error),
+            closing(sqlite3.connect(address, uri=True, timeout=_SECONDS)) as connection,
+        ):
+            yield connection
 
 
 class DuckDb(_Standard):
@@ -127,10 +132,12 @@ class DuckDb(_Standard):
             import duckdb
         except ImportError as error:
             raise MissingExtraError("duckdb", "duckdb", "reading a DuckDB file") from error
-        with _explained(str(self._file), duckdb.Error, OSError):
-            with closing(duckdb.connect(str(self._file), read_only=True)) as connection:
-                connection.execute("SET TimeZone = 'UTC'")
-                yield connection
+        with (
+            _explained(str(self._file), duckdb.Error, OSError),
+            closing(duckdb.connect(str(self._file), read_only=True)) as connection,
+        ):
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
 
 
 class PostgreSql(_Standard):
@@ -164,9 +171,9 @@ class PostgreSql(_Standard):
             raise MissingExtraError("adbc-driver-postgresql", "postgresql", "reading a PostgreSQL database") from error
         sign = "&" if "?" in self._url else "?"
         options = "connect_timeout=%d&options=-c%%20default_transaction_read_only%%3Don%%20-c%%20timezone%%3DUTC"
-        with _explained(masked(self._url), Error):
-            with closing(dbapi.connect(self._url + sign + options % _SECONDS)) as connection:
-                yield connection
+        address = self._url + sign + options % _SECONDS
+        with _explained(masked(self._url), Error), closing(dbapi.connect(address)) as connection:
+            yield connection
 
 
 class MySql(_Standard):
@@ -202,8 +209,9 @@ class MySql(_Standard):
             raise MissingExtraError("PyMySQL", "mysql", "reading a MySQL or MariaDB database") from error
         parts = urlsplit(self._url)
         query = dict(part.partition("=")[::2] for part in parts.query.split("&") if part)
-        with _explained(masked(self._url), pymysql.Error, OSError):
-            with closing(
+        with (
+            _explained(masked(self._url), pymysql.Error, OSError),
+            closing(
                 pymysql.connect(
                     host=parts.hostname or "127.0.0.1",
                     port=parts.port or 3306,
@@ -215,8 +223,9 @@ class MySql(_Standard):
                     cursorclass=SSCursor,
                     connect_timeout=_SECONDS,
                 )
-            ) as connection:
-                yield connection
+            ) as connection,
+        ):
+            yield connection
 
 
 def _arrow_blocks(reader: Any, rows: int) -> Iterator[pl.DataFrame]:
@@ -264,7 +273,9 @@ def _explained(shown: str, *kinds: type[BaseException]) -> Iterator[None]:
     except kinds as error:
         text = masked(re.sub(r"\s+", " ", str(error)))[:400]
         lowered = text.lower()
-        if any(sign in lowered for sign in ("connect", "refused", "timeout", "timed out", "lost", "closed", "terminat")):
+        if any(
+            sign in lowered for sign in ("connect", "refused", "timeout", "timed out", "lost", "closed", "terminat")
+        ):
             raise StorageError(
                 f"the database {shown} can't be reached: {text}",
                 hint="is it up, and are host, port, name, user and password right?",
@@ -285,4 +296,6 @@ def misspelt(error: DataError, database: Database, name: str) -> DataError:
 def check_cursor(frame: pl.DataFrame, cursor: str) -> None:
     """Raise a `ConfigError` if the answer has no such column."""
     if cursor not in frame.columns:
-        raise ConfigError(f"the query's answer has no column {cursor!r}", hint=allowed(frame.columns, cursor), field="cursor")
+        raise ConfigError(
+            f"the query's answer has no column {cursor!r}", hint=allowed(frame.columns, cursor), field="cursor"
+        )

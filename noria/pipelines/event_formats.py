@@ -96,7 +96,11 @@ class Arrow:
     """An Arrow IPC stream an event, with any number of rows."""
 
     def decode(self, values: Sequence[bytes], schema: Schema) -> Decoded:
-        frames, events, positions, broken, at = [], [], [], [], 0
+        frames: list[pl.DataFrame] = []
+        events: list[NDArray[np.int64]] = []
+        positions: list[int] = []
+        broken: list[BrokenRow] = []
+        at = 0
         for number, value in enumerate(values):
             try:
                 frame = pl.read_ipc_stream(io.BytesIO(value))

@@ -28,7 +28,10 @@ def kind_of(path: str) -> str | None:
 
 
 def find_files(path: str, settings: Settings) -> list[Input]:
-    """The files (no hidden ones) that a path with `*`, `?`, `[…]` and `**` names now, in order, each with its content's digest."""
+    """The files that a path with `*`, `?`, `[…]` and `**` names now, in order, each with its content's digest.
+
+    Hidden ones are left out.
+    """
     pattern = settings.root / path
     found = [pattern] if pattern.is_file() else []
     if not found and any(sign in path for sign in "*?["):

@@ -41,8 +41,8 @@ class Events(msgspec.Struct, forbid_unknown_fields=True):
         events: JSON objects.
         stream: needed if there are several.
         durable: false to be answered at once, and lose the events if the machine dies in the next moment.
-        producer, sequence: a name of yours, and a number that grows with each request: then a request that is sent again
-            is taken once.
+        producer, sequence: a name of yours, and a number that grows with each request: then a request that is sent
+            again is taken once.
     """
 
     events: list[msgspec.Raw]
@@ -101,7 +101,9 @@ def _wrong(number: int, spec: StreamSpec, error: Exception) -> RequestError:
     member = place.strip("`").lstrip(".")
     field = f"events[{number}].{member}" if member else f"events[{number}]"
     types = ", ".join(f"{name}: {kind}" for name, kind in spec.schema.items())
-    return RequestError(f"{field}: {text}", status=422, field=field, hint=f"none was taken; an event of {spec.name}: {types}")
+    return RequestError(
+        f"{field}: {text}", status=422, field=field, hint=f"none was taken; an event of {spec.name}: {types}"
+    )
 
 
 def _decoder(spec: StreamSpec) -> msgspec.json.Decoder[Any]:

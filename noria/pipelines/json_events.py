@@ -56,7 +56,7 @@ def _decoder(schema: Schema) -> tuple[msgspec.json.Decoder[Any], dict[str, tuple
     """A decoder of lists of events, and for each of its attributes the column's name and type."""
     members = [(f"c{place}", _member(field) | None, None) for place, field in enumerate(schema)]
     names = {f"c{place}": field.name for place, field in enumerate(schema)}
-    made = msgspec.defstruct("Event", members, rename=names, gc=False)  # type: ignore[arg-type]
+    made = msgspec.defstruct("Event", members, rename=names, gc=False)
     types = {f"c{place}": (field.name, _column(field)) for place, field in enumerate(schema)}
     return msgspec.json.Decoder(list[made], strict=True), types  # type: ignore[valid-type]
 

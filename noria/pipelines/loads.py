@@ -76,7 +76,8 @@ class Loads:
     def next_number(self) -> int:
         """A number that no load has had."""
         newest = self._records.list(_COLLECTION, f"{self._source}/", newest_first=True, limit=1)
-        return max(self.table.mark(MARK), self.quarantine.mark(MARK), *(r.data["number"] for r in newest), -1) + 1
+        numbers = [int(record.data["number"]) for record in newest]
+        return max(self.table.mark(MARK), self.quarantine.mark(MARK), *numbers, -1) + 1
 
     def commit(self, load: Load) -> int:
         """Write the load down and make its rows visible; returns the table's version.

@@ -13,17 +13,17 @@ import polars as pl
 from noria.core import ConfigError, NoProgress, NotFoundError, exclusive
 from noria.pipelines.batch import BatchResult, Loading
 from noria.pipelines.contract import POSITION
-from noria.pipelines.extract import PIECE_ROWS, Input, Piece
 from noria.pipelines.event_formats import Json
+from noria.pipelines.extract import PIECE_ROWS, Input, Piece
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.loads import Loads
 from noria.pipelines.plan import Plan, fitted_state
 from noria.pipelines.rows import BrokenRow, Rows
 from noria.pipelines.source import Source
-from noria.storage import Workspace
 from noria.pipelines.stream import Stream
 from noria.pipelines.stream_processor import StreamProcessor
+from noria.storage import Workspace
 from noria.storage.tables import Mode, TableMark
 
 _REPLAYED = "noria/replayed"
@@ -112,7 +112,9 @@ def replay_stream(stream: Stream, workspace: Workspace) -> BatchResult:
     if table.version() is None:
         raise NotFoundError(f"stream {stream.name!r} was never processed", hint=f"noria stream {stream.name} --once")
     if stream.format is not None and not isinstance(stream.format, Json):
-        raise ConfigError("only events of JSON can be sent again from the quarantine", hint="send them from their origin")
+        raise ConfigError(
+            "only events of JSON can be sent again from the quarantine", hint="send them from their origin"
+        )
     turn = table.mark(_REPLAYED)
     held = table.read()
     values = [row.encode() for row in held["row"].to_list()]
@@ -141,8 +143,9 @@ class _Replaying(Loading):
     """A load whose input is the quarantine, and which leaves in it what is still bad."""
 
     def __init__(self, *parts: Any) -> None:
-        *rest, self._held = parts
+        *rest, held = parts
         super().__init__(*rest)
+        self._held: pl.DataFrame = held
 
     @property
     def bad_mode(self) -> Mode:

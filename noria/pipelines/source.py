@@ -59,8 +59,8 @@ class Source:
         query: for databases: a `SELECT`, or a table's name.
         cursor: for databases: a column that never shrinks (a serial number, the time of change); without it each run
             reads all rows.
-        max_bad: the largest share of bad rows that is let through; with more, or when every row is bad, the run stops
-            and the table stays as it is.
+        max_bad: the largest share of bad rows that is let through; with more, or when a table would be replaced by
+            nothing since every row is bad, the run stops and the table stays as it is.
         fresh: how old the newest row's event time may be when rows are loaded, such as `2d`.
 
     Raises:

@@ -287,7 +287,7 @@ class StreamProcessor:
         result.by_rule += by_rule
         self._metrics.rows(kept, bad, len(good) - kept, late)
         if self._stream.time is not None and len(good):
-            newest = int(good[self._stream.time].to_physical().max())  # type: ignore[call-overload]
+            newest = int(good[self._stream.time].to_physical().to_numpy().max())
             self._watermarks[partition] = max(newest, self._watermarks.get(partition, newest))
 
     # --- partitions come and go

@@ -1,7 +1,7 @@
 """`POST /events`: events go to the log, checked, and are answered when they are on the disk.
 
-While one batch is being written, those that come in are gathered: under load many requests share one write. What waits is
-bounded; beyond that clients are told to come again.
+While one batch is being written, those that come in are gathered: under load many requests share one write. What waits
+is bounded; beyond that clients are told to come again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class EventDoor:
         self._count = 0
         self._writing = False
         self._made: set[str] = set()
-        help = "Events that were taken in."
-        self._taken = {s.name: metrics.counter("noria_events_taken", help, stream=s.name) for s in specs}
+        about = "Events that were taken in."
+        self._taken = {s.name: metrics.counter("noria_events_taken", about, stream=s.name) for s in specs}
 
     def accept(self, exchange: Exchange, answer: Any) -> None:
         """Check a request and put it to those that wait; `answer(exchange, status, body or error)` is called later.
@@ -69,7 +69,7 @@ class EventDoor:
             requests, self._waiting = self._waiting, []
             self._count = 0
             said = await asyncio.to_thread(self._append_all, requests)
-            for (exchange, spec, values, _, _, durable), outcome in zip(requests, said, strict=True):
+            for (exchange, spec, _, _, _, durable), outcome in zip(requests, said, strict=True):
                 if isinstance(outcome, int):
                     self._taken[spec.name].inc(outcome)
                 if not durable:
@@ -120,16 +120,17 @@ class EventDoor:
 
 def describe(intake: Intake) -> dict[str, Any]:
     """The OpenAPI entry of `POST /events`."""
-    schema, components = msgspec.json.schema_components(
-        [_Documented], ref_template="#/components/schemas/{name}"
-    )
-    example = {"events": [{name: None for name in spec.schema} for spec in list(intake.specs.values())[:1]]}
+    schema, components = msgspec.json.schema_components([_Documented], ref_template="#/components/schemas/{name}")
+    example = {"events": [dict.fromkeys(spec.schema) for spec in list(intake.specs.values())[:1]]}
     return {
         "components": components,
         "post": {
             "operationId": "events",
             "summary": f"Append events to a stream: {', '.join(intake.specs)}.",
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema[0], "example": example}}},
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema[0], "example": example}},
+            },
             "responses": {
                 "200": {"description": "They are durable."},
                 "202": {"description": "They are on their way (durable=false)."},
@@ -146,4 +147,3 @@ class _Documented(msgspec.Struct):
     durable: bool = True
     producer: str | None = None
     sequence: int | None = None
-

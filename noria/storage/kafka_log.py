@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -76,7 +77,9 @@ class KafkaLog:
 
     def topics(self) -> dict[str, int]:
         found = self._run(lambda: self._admin().list_topics(timeout=_SECONDS)).topics
-        self._counts = {n: len(t.partitions) for n, t in sorted(found.items()) if not n.startswith("__") and not t.error}
+        self._counts = {
+            n: len(t.partitions) for n, t in sorted(found.items()) if not n.startswith("__") and not t.error
+        }
         return dict(self._counts)
 
     def append(
@@ -129,7 +132,8 @@ class KafkaLog:
             idle = time.monotonic()
             # A broker may say too late where the end is, so it isn't only the end that is waited for.
             while len(found) < limit and time.monotonic() - idle < (2.0 if max(offset, start) < end else 0.3):
-                some = [m for m in self._run(lambda: reader.consume(limit - len(found), 0.05)) if m.error() is None]
+                messages = self._run(partial(reader.consume, limit - len(found), 0.05))
+                some = [message for message in messages if message.error() is None]
                 found += some
                 idle = time.monotonic() if some else idle
                 if found and found[-1].offset() + 1 >= end:
@@ -227,7 +231,9 @@ class KafkaReader:
         self._assigned: set[int] = set()
         self._places: dict[int, int] | None = None  # while partitions are being given: where to begin
         self._failure: Exception | None = None
-        log._run(lambda: consumer.subscribe([topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose))
+        log._run(
+            lambda: consumer.subscribe([topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
+        )
 
     @property
     def assigned(self) -> tuple[int, ...]:
@@ -241,7 +247,7 @@ class KafkaReader:
         found: list[Any] = []
         began = 0.0
         while len(found) < limit:
-            some = self._log._run(lambda: self._consumer.consume(limit - len(found), _SLICE))
+            some = self._log._run(partial(self._consumer.consume, limit - len(found), _SLICE))
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
@@ -282,7 +288,9 @@ class KafkaReader:
         except kafka.KafkaException as error:
             lost = ("ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS", "FENCED_INSTANCE_ID")
             if error.args[0].name() in lost:
-                raise ConflictError(f"the group of topic {self._topic!r} has been divided anew", hint="poll again") from error
+                raise ConflictError(
+                    f"the group of topic {self._topic!r} has been divided anew", hint="poll again"
+                ) from error
             raise self._log._error(error) from error
 
     def committed(self) -> dict[int, int]:

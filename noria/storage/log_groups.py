@@ -90,10 +90,9 @@ class Group:
 
     def _members(self) -> int:
         alive = 0
-        for name in os.listdir(self._folder):
-            if not name.endswith(_MEMBER):
+        for file in self._folder.iterdir():
+            if file.suffix != _MEMBER:
                 continue
-            file = self._folder / name
             if file == self._name:
                 alive += 1
                 continue

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from noria.core import Clock
-
 from noria.storage.segments import (
     NO_PRODUCER,
     batches,

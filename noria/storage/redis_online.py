@@ -1,9 +1,9 @@
 """Online store in Redis (or Valkey): one packed value a key, read by one `MGET`.
 
 A write reads what is there, decides here, and sends old and new values to a script on the server, which puts the new
-ones in place if the old ones are still there, and the mark; else it is done again. `WATCH` and `MULTI` would do the same,
-but watching 10,000 keys takes the server 400 ms (its search for a key among those that are watched is linear); the
-script takes 10. How durable a write is, is the server's `appendfsync` to decide.
+ones in place if the old ones are still there, and the mark; else it is done again. `WATCH` and `MULTI` would do the
+same, but watching 10,000 keys takes the server 400 ms (its search for a key among those that are watched is linear);
+the script takes 10. How durable a write is, is the server's `appendfsync` to decide.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class RedisOnline:
             self._client: Any = redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=5.0, protocol=2)
             self._script: Any = self._client.register_script(_SCRIPT)
         except ValueError as error:
-            raise ConfigError(f"storage.online = {self._shown!r} is no URL of Redis", hint="redis://HOST:6379/0") from error
+            raise ConfigError(
+                f"storage.online = {self._shown!r} is no URL of Redis", hint="redis://HOST:6379/0"
+            ) from error
 
     def write(
         self,

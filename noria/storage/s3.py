@@ -154,17 +154,19 @@ def _regex(key: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _made(bucket: str, settings: tuple[tuple[str, str], ...]) -> Any:
-    config = dict(settings)
+def _made(bucket: str, given: tuple[tuple[str, str], ...]) -> Any:
+    config = dict(given)
     client = {"allow_http": True} if config.pop("aws_allow_http", "") else {}
     from obstore.store import S3Store
 
     plain = {key.removeprefix("aws_"): value for key, value in config.items() if key != "aws_conditional_put"}
     plain["endpoint"] = plain.pop("endpoint_url", "")
+    settings: Any = {key: value for key, value in plain.items() if value}
+    options: Any = {**client, "timeout": "30s", "connect_timeout": "5s"}
     return S3Store(
         bucket,
-        config={key: value for key, value in plain.items() if value},
-        client_options={**client, "timeout": "30s", "connect_timeout": "5s"},
+        config=settings,
+        client_options=options,
         retry_config={"max_retries": 3},
         virtual_hosted_style_request=False,
     )
@@ -193,7 +195,8 @@ class _errors:  # noqa: N801 - used as a `with` word
         pass
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None or not kind.__module__.startswith("obstore") and not isinstance(error, (OSError, ValueError)):
+        ours = error is not None and (kind.__module__.startswith("obstore") or isinstance(error, (OSError, ValueError)))
+        if not ours:
             return
         if isinstance(error, FileNotFoundError) or kind.__name__ == "NotFoundError":
             raise NotFoundError(f"there is no object {self._url}") from error

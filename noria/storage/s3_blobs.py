@@ -40,7 +40,7 @@ class S3Blobs:
             ) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise IntegrityError(
-                f"the blob {self._object(digest)} is corrupt: its bytes don't have the checksum that it was stored under",
+                f"the blob {self._object(digest)} is corrupt: its bytes don't have the checksum of their name",
                 hint="restore the object from a backup, or train and register the model again",
             )
         return data

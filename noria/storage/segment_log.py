@@ -37,7 +37,7 @@ class SegmentLog:
         self._writers: dict[tuple[str, int], PartitionWriter] = {}
         self._partitions: dict[str, int] = {}
         self._ends: dict[tuple[str, int], tuple[int, int, int]] = {}
-        self._turn = random.randrange(1 << 30)  # noqa: S311 - where keyless batches begin to go round
+        self._turn = random.randrange(1 << 30)
 
     def create(self, topic: str, partitions: int = 1) -> None:
         if not _NAME.fullmatch(topic) or partitions < 1:

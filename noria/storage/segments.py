@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def decode(batch: Batch, data: bytes, skip: int, limit: int) -> tuple[list[bytes
 
 def _slices(data: bytes, start: int, ends: NDArray[np.int64], skip: int, stop: int) -> list[bytes]:
     bounds = (np.concatenate(([0], ends))[skip : stop + 1] + start).tolist()
-    return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(bounds)]
 
 
 def batches(file: int, position: int = 0) -> Iterator[Batch]:
@@ -138,7 +139,7 @@ def batches(file: int, position: int = 0) -> Iterator[Batch]:
 
 def segment_files(folder: Path) -> list[tuple[int, Path]]:
     """The segments of a partition by their first offset, the oldest first."""
-    names = [name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+    names = [path.name for path in folder.iterdir() if path.name.endswith(SUFFIX)]
     return sorted((int(name.removesuffix(SUFFIX)), folder / name) for name in names)
 
 

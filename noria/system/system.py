@@ -17,12 +17,12 @@ from noria.core import (
     Settings,
     allowed,
     check_name,
+    exclusive,
     fingerprint,
     task,
 )
 from noria.storage import Runnable, Workspace
 from noria.system.graph import index, levels
-from noria.core import exclusive
 from noria.system.runs import FAILED, FRESH, SKIPPED, SUCCEEDED, ComponentRun, RunLog
 from noria.system.services import services
 from noria.telemetry import MLLogger

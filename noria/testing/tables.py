@@ -111,8 +111,8 @@ class TableConformance:
     def test_a_mark_that_another_has_moved_stops_the_commit(self) -> None:
         table = self.table("t")
         table.commit([table.stage(FRAME, "0")], FRAME.schema, mode="append", marks=[TableMark("m", -1, 1)])
+        part = self.table("t").stage(FRAME, "1")
         with pytest.raises(ConflictError, match="'m' is 1, expected -1"):
-            part = self.table("t").stage(FRAME, "1")
             self.table("t").commit([part], FRAME.schema, mode="append", marks=[TableMark("m", -1, 1)])
         assert len(table.read()) == len(FRAME)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.core import DataError, Schema, SchemaError
-from noria.pipelines.csv_records import UNCLOSED
 from noria.pipelines.contract import POSITION
+from noria.pipelines.csv_records import UNCLOSED
 from noria.pipelines.extract import Input, pieces
 from noria.pipelines.files import kind_of
 from noria.pipelines.rows import BrokenRow

@@ -153,7 +153,10 @@ def test_too_many_bad_rows_stop_the_run_and_leave_the_table(workspace: Workspace
     load(workspace)
     put(workspace, "d/b.csv", "x,a,1", "y,a,1")
     with pytest.raises(DataError, match=r"2 of 2 rows break the contract: id: not int64 \(2\)"):
-        load(workspace)
+        load(workspace, source("d/b.csv"))
+    with pytest.raises(DataError, match="2 of 4 rows"):
+        load(workspace, source(max_bad=0.4))
+    assert ids(workspace) == [1, 2]
     put(workspace, "d/b.csv", "x,a,1", "3,a,1", "4,a,1")
     with pytest.raises(DataError, match="1 of 5 rows"):
         load(workspace, source(max_bad=0.1))

@@ -78,7 +78,7 @@ def test_each_changed_byte_changes_the_digest_and_nothing_else_does(tmp_path: Pa
 
 def test_a_filter_that_can_not_work_is_refused_with_the_definition() -> None:
     for where in (nr.col("none") > 1, nr.col("id"), nr.col("s") + 1):
-        with pytest.raises(ConfigError, match="source 'rows': (where=|there is no column 'none')"):
+        with pytest.raises(ConfigError, match=r"source 'rows': (where=|there is no column 'none')"):
             source(where=where)
 
 

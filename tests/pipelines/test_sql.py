@@ -194,7 +194,9 @@ def test_sqlite_keeps_what_it_was_given_and_the_contract_judges_it(workspace: Wo
 
 def test_many_rows_come_in_blocks(workspace: Workspace, servers: dict[str, str]) -> None:
     url = servers["postgresql"]
-    postgresql(url, "DROP TABLE IF EXISTS many", "CREATE TABLE many AS SELECT i AS id FROM generate_series(1, 450000) i")
+    postgresql(
+        url, "DROP TABLE IF EXISTS many", "CREATE TABLE many AS SELECT i AS id FROM generate_series(1, 450000) i"
+    )
     result = load(workspace, url, "many", schema={"id": "int64"}, cursor="id")
     assert result.rows_out == 450_000
     assert len(list((workspace.settings.root / ".noria/tables/rows").glob("*.parquet"))) == 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class TestForwardFillByKey(StepConformance):
 
 def fitted_to(steps: list[Step], frame: pl.DataFrame, *cuts: int) -> pl.DataFrame:
     bounds = [0, *cuts, len(frame)]
-    blocks = FrameBlocks([frame[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+    blocks = FrameBlocks([frame[a:b] for a, b in pairwise(bounds)])
     return pl.concat(Applied(blocks, fit_blocks(steps, blocks)).map(lambda rows, _: rows))
 
 
@@ -257,8 +258,8 @@ TYPES: dict[str, tuple[pl.DataType, st.SearchStrategy[Any]]] = {
     "d": (pl.Date(), st.dates(date(1900, 1, 1), date(2100, 1, 1))),
     "t": (
         pl.Datetime("us", "UTC"),
-        st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(lambda t: t.replace(tzinfo=UTC)),
-    ),  # noqa: DTZ001, E501
+        st.integers(-(2**50), 2**52).map(lambda us: datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)),
+    ),
 }
 SCHEMA = pl.Schema({name: dtype for name, (dtype, _) in TYPES.items()})
 

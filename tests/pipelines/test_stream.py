@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_lateness_does_not_depend_on_where_batches_are_cut(times: list[int], cut
     whole = _lateness(np.array(times, np.int64), None, allowed)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(times)), len(times)]
     latest, late = None, []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         if start < stop:
             latest, part = _lateness(np.array(times[start:stop], np.int64), latest, allowed)
             late += part.tolist()

@@ -79,8 +79,9 @@ def redis_server(folder: Path) -> Iterator[str]:
 def s3_server() -> Iterator[dict[str, str]]:
     """An S3-compatible server (moto's) with the bucket `data`; yields the variables that point to it."""
     pytest.importorskip("moto")
-    import obstore
     import urllib.request
+
+    import obstore
 
     del obstore
     port = free_port()
@@ -156,7 +157,14 @@ def mariadb_server(folder: Path) -> Iterator[str]:
             parent.chmod(parent.stat().st_mode | 0o055)
     words = [f"--datadir={data}", f"--user={user}", "--auth-root-authentication-method=normal", "--skip-test-db"]
     subprocess.run(["mariadb-install-db", "--no-defaults", *words], check=True, capture_output=True)
-    server = [program, "--no-defaults", f"--datadir={data}", f"--user={user}", f"--port={port}", "--bind-address=127.0.0.1"]
+    server = [
+        program,
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--user={user}",
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+    ]
     with running([*server, f"--socket={folder}/socket", f"--pid-file={folder}/pid"], port):
         setup = "CREATE DATABASE shop CHARACTER SET utf8mb4; CREATE USER noria@'127.0.0.1' IDENTIFIED BY 'se:cr/et'; GRANT ALL ON shop.* TO noria@'127.0.0.1';"
         subprocess.run(["mariadb", "--no-defaults", f"--socket={folder}/socket", "-uroot", "-e", setup], check=True)

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from noria.core import BusyError, GraphError, NoriaError, Outcome, Progress, Settings
+from noria.core import BusyError, GraphError, NoriaError, Outcome, Progress, Settings, exclusive
 from noria.storage import Workspace
 from noria.system import RunLog, System, levels, mermaid, svg
-from noria.core import exclusive
 
 
 @dataclass
