@@ -100,7 +100,7 @@ def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) ->
         ("[serve]\nreplicas = true\n", "it must be a whole number"),
         ("serve = 3\n", "must be a table"),
         ("port = = 3\n", "not valid TOML"),
-        ('compute = "ray"\n', "is not supported"),
+        ('compute = "spark"\n', "is not supported"),
     ],
 )
 def test_wrong_settings_are_explained(tmp_path: Path, text: str, message: str) -> None:

@@ -40,7 +40,7 @@ class Part:
     def lost(self, workspace: Workspace, version: str) -> str:
         return self.loss
 
-    def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+    def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         self.run_ids.append(run_id)
         if self.fails:
             raise NoriaError("out of water", hint="wait for rain")
@@ -120,7 +120,7 @@ def test_components_without_a_common_path_run_in_parallel(workspace: Workspace) 
     both = threading.Barrier(2, timeout=10)
 
     class Meeting(Part):
-        def run(self, workspace: Workspace, run_id: str, progress: Progress) -> Outcome:
+        def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
             both.wait()
             return Outcome(run_id)
 
@@ -152,7 +152,7 @@ def test_a_killed_run_is_marked_and_done_again(workspace: Workspace, tmp_path: P
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_system import *\n"
         "class Killed(Part):\n"
-        "    def run(self, *_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    def run(self, *_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"System('s', [Part('a'), Killed('b', ('a',))]).run(Workspace.open(Settings(Path({str(tmp_path)!r}))))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
