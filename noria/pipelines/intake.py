@@ -117,7 +117,7 @@ def _decoder(spec: StreamSpec) -> msgspec.json.Decoder[Any]:
         members.append((attribute, _type(field) | None, None) if field.nullable else (attribute, _type(field)))
     if spec.key is None:
         members.append(("key", str, ""))
-        names["key"] = "\0"
+        names["key"] = "__no_key__"
     return msgspec.json.Decoder(msgspec.defstruct("Event", members, rename=names))
 
 
