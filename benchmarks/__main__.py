@@ -10,9 +10,16 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import http, install, startup, turn
+from benchmarks import batch, http, install, startup, streams, turn
 
-ALL = {"startup": startup.run, "install": install.run, "turn": turn.run, "http": http.run}
+ALL = {
+    "startup": startup.run,
+    "install": install.run,
+    "turn": turn.run,
+    "batch": batch.run,
+    "streams": streams.run,
+    "http": http.run,
+}
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LIBRARIES = (
     "noria",
