@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from importlib.metadata import EntryPoint
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import noria as nr
-from noria.core import ConfigError
+from noria.core import ConfigError, DataError
 from noria.pipelines import Step, apply_steps, fit_blocks, fit_steps, steps_from_dict, steps_to_dict
 from noria.pipelines.blocks import Applied, FrameBlocks
 from noria.pipelines.steps import categories as counting
@@ -228,3 +229,26 @@ def test_a_hash_is_the_same_on_every_machine() -> None:
 def test_columns_is_a_list() -> None:
     with pytest.raises(ConfigError, match="is one name, not a list"):
         fit_steps([nr.Impute("x")], pl.DataFrame({"x": [1.0]}))
+
+
+class FittedNothing:
+    """A step of another package."""
+
+    by_row = True
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame
+
+    @staticmethod
+    def from_dict(state: dict[str, Any]) -> FittedNothing:
+        return FittedNothing()
+
+
+def test_a_step_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (EntryPoint("Nothing", f"{__name__}:FittedNothing", "noria.steps"),)
+    monkeypatch.setattr("noria.pipelines.steps.entry_points", lambda group: [p for p in points if p.group == group])
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    (found,) = steps_from_dict([{"step": "Nothing"}])
+    assert type(found).__name__ == "FittedNothing"
+    with pytest.raises(DataError, match="did you mean 'Nothing'"):
+        steps_from_dict([{"step": "Nothin"}])
