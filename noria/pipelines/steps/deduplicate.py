@@ -102,6 +102,10 @@ def _losers(hashes: list[Hashes], times: list[NDArray[Any]], keep: str) -> Dropp
 def _losers_of(
     whole: Hashes, when: NDArray[Any], blocks: NDArray[np.uint32], keep: str
 ) -> list[tuple[int, NDArray[np.uint32]]]:
+    # Most keys stand in one row: only the others are sorted in full.
+    high = np.sort(whole["high"])
+    several = np.isin(whole["high"], np.unique(high[1:][high[1:] == high[:-1]]))
+    whole, when, blocks = whole[several], when[several], blocks[several]
     rows = whole["row"]
     if keep == "oldest":
         when = np.where(when == _NEVER, when, ~when)

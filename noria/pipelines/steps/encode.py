@@ -30,8 +30,8 @@ class Encode:
             `onehot`: a column of 0 and 1 for each category, named `column=category`; unseen and missing ones are zeros.
             `frequency`: the category's share of the fitted rows; 0 for an unseen one, for a missing one the share of
             missing ones.
-            `hash`: a bucket from 0 to `buckets` - 1, as float32, by the first 8 bytes of BLAKE2b of the category's
-            UTF-8, little-endian; nothing is unseen, a missing one is -2.
+            `hash`: a bucket from 0 to `buckets` - 1, as float32, by the 8-byte BLAKE2b digest of the category's
+            UTF-8, read as a little-endian integer; nothing is unseen, a missing one is -2.
             `target`: the mean of the column `target` over the category's rows, drawn towards the mean of all by
             `smoothing` rows of it; the mean of all for an unseen one, missing is a category of its own. The rows that
             it is fitted to get the means of the other four fifths of the rows, so that no row sees its own target.

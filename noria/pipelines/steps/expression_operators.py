@@ -71,18 +71,6 @@ def _operated(operate: Callable[[Any, Any], Any], left: Typed, right: Typed, dty
 def _divided(left: Typed, right: Typed, dtype: pl.DataType) -> Typed:
     a, b = converted(left, dtype), converted(right, dtype)
     check = finite_single if dtype == SINGLE else finite
-    if right.is_written:
-        # A column is divided by a number as a product with its reciprocal.
-        divisor = b({})
-        if divisor == 0:
-            raise UnsureError
-        factor = check(1.0 / divisor)
-
-        def scaled(row: Row) -> Any:
-            x = a(row)
-            return None if x is None else check(x * factor)
-
-        return Typed(scaled, dtype)
 
     def divided(row: Row) -> Any:
         x, y = a(row), b(row)

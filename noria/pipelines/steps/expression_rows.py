@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from noria.core import DataError
+from noria.pipelines.steps.expression_constants import Prepared, prepared
 from noria.pipelines.steps.expression_functions import compile_tree
 from noria.pipelines.steps.expression_tree import tree
 from noria.pipelines.steps.expression_values import UnsureError
@@ -27,25 +28,25 @@ def computed(frame: pl.DataFrame, expressions: Mapping[str, pl.Expr]) -> list[pl
         DataError: a value can't be computed, such as a strict cast of text that is no number.
     """
     needed = sorted({name for expression in expressions.values() for name in expression.meta.root_names()})
+    schema = tuple((name, frame.schema[name]) for name in needed)
     rows = _plain(frame, needed)
     try:
-        made = rows.with_columns(
-            expression.alias(str(number)) for number, expression in enumerate(expressions.values())
-        )
+        made = [_value(rows, prepared(expression.meta.serialize(), schema)) for expression in expressions.values()]
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{', '.join(map(str, expressions.values()))} can't be computed: {error}",
             hint="a cast with strict=False gives a missing value where one can't be made",
         ) from error
-    return [_finite(made[str(number)].alias(name)[: len(frame)]) for number, name in enumerate(expressions)]
+    return [_finite(value.alias(name)[: len(frame)]) for name, value in zip(expressions, made, strict=True)]
+
+
+def _value(rows: pl.DataFrame, wanted: Prepared) -> pl.Series:
+    constants = [value.new_from_index(0, len(rows)).alias(name) for name, value in wanted.constants.items()]
+    return rows.with_columns(constants).with_columns(wanted.expression.alias("__value__"))["__value__"]
 
 
 def _plain(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """The columns as arrays of two rows at least.
-
-    Polars divides a column by a number as a product with its reciprocal, but properly where it knows that there is but
-    one value: in a column or a chunk of one row, and in a column that repeats one value.
-    """
+    """The columns as arrays of two rows at least, so that Polars takes none of its ways for a single value."""
     rows = max(2, len(frame)) if len(frame) else 0
     if not names:
         return pl.DataFrame([pl.repeat(0, rows, eager=True).alias("rows")])
