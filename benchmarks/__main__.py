@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, http, install, startup, streams, turn
+from benchmarks import batch, http, install, startup, steps, streams, turn
 
 ALL = {
     "startup": startup.run,
     "install": install.run,
     "turn": turn.run,
     "batch": batch.run,
+    "steps": steps.run,
     "streams": streams.run,
     "http": http.run,
 }
