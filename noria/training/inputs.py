@@ -6,8 +6,9 @@ columns into the matrix that the estimator gets; they travel with the model vers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import ConfigError, Schema
-from noria.pipelines import FittedStep, apply_steps
+from noria.pipelines import FittedStep, apply_steps, row_function
 from noria.pipelines.dtypes import polars_schema
 
 Matrix = NDArray[np.float64]
+
+FEW = 100
+"""Rows that are transformed one by one; with more, columns are faster."""
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,40 @@ class ModelInputs:
     def frame(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """Rows of values in the order of the schema as a frame."""
         return pl.DataFrame(rows, schema=polars_schema(self.schema), orient="row")
+
+    def matrix_of_rows(self, rows: Sequence[Sequence[Any]]) -> Matrix:
+        """The same as `matrix(frame(rows))`, to the bit; for a few rows without a dataframe, some 100 times faster."""
+        transform = self._transform
+        if transform is None or len(rows) > FEW:
+            return self.matrix(self.frame(rows))
+        names, floats = self.schema.names, self._floats
+        made = []
+        for values in rows:
+            row = dict(zip(names, values, strict=True))
+            for name, is_short in floats:
+                value = row[name]
+                if value is not None:
+                    row[name] = float(np.float32(value)) if is_short else float(value)
+            done = transform(row)
+            if done is None:
+                return self.matrix(self.frame(rows))
+            made.append([_NAN if value is None else value for value in done.values()])
+        return np.array(made, dtype=np.float64)
+
+    @cached_property
+    def _floats(self) -> list[tuple[str, bool]]:
+        return [(f.name, f.dtype == "float32") for f in self.schema if f.dtype.startswith("float")]
+
+    @cached_property
+    def _transform(self) -> Callable[[dict[str, Any]], dict[str, Any] | None] | None:
+        """The steps for one row; None where only the frame will do: days and instants, text that is left over."""
+        types = pl.Schema(polars_schema(self.schema))
+        made = apply_steps(self.steps, pl.DataFrame(schema=types)).schema
+        plain = all(field.dtype not in ("date", "timestamp") for field in self.schema)
+        numbers = all(dtype.is_numeric() or dtype == pl.Boolean for dtype in made.values())
+        if not (plain and numbers and len(made) and all(step.by_row for step in self.steps)):
+            return None
+        return row_function(self.steps, types)
 
     def matrix(self, frame: pl.DataFrame) -> Matrix:
         """The estimator's input, [rows, columns] float64; missing numbers are NaN.

@@ -85,7 +85,7 @@ class TabularServable:
             else:
                 rows += self._look_up(request.entities)
             ends.append(len(rows))
-        matrix = self._inputs.matrix(self._inputs.frame(rows))
+        matrix = self._inputs.matrix_of_rows(rows)
         predictions = np.asarray(self._estimator.predict(matrix)).tolist()
         probabilities = scores(self._estimator, matrix)
         likely = None if probabilities is None else probabilities.tolist()
