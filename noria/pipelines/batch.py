@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from noria.core import ConfigError, DataError, NoProgress, Progress, exclusive, fingerprint, to_iso
-from noria.pipelines.blocks import Applied, Blocks
+from noria.pipelines.blocks import Blocks
 from noria.pipelines.checks import Unique
 from noria.pipelines.compute import Compute, LocalCompute
 from noria.pipelines.contract import POSITION, REASONS, TEXT
@@ -24,7 +24,7 @@ from noria.pipelines.extract import PIECE_BYTES, Input, Piece, pieces
 from noria.pipelines.loads import MARK, Load, Loads
 from noria.pipelines.plan import Plan, plan_load
 from noria.pipelines.source import Source
-from noria.pipelines.steps import fit_blocks, steps_from_dict, steps_to_dict
+from noria.pipelines.steps import steps_from_dict, steps_to_dict
 from noria.pipelines.work import Said, Work
 from noria.storage import Put, Workspace
 from noria.storage.tables import Mode, Part, Table
@@ -268,14 +268,15 @@ class Loading:
         if repeated:
             self._quarantine_repeated(blocks, repeated)
         union = {block: np.unique(np.concatenate(list(rules.values()))) for block, rules in repeated.items()}
-        before = Applied(blocks, (_Keep(union, self._where()),))
-        if self._plan.steps is None:
-            fitted = fit_blocks(self._source.steps, before)
-        else:
-            fitted = steps_from_dict(self._plan.steps)
         if self._unique:
-            self._count_filtered(before, sum(map(len, union.values())))
-        parts = Applied(before, fitted).map(partial(_stage, self._loads.table, self._prefix))
+            blocks = blocks.then(_Keep(union, self._where()))
+            self._count_filtered(blocks, sum(map(len, union.values())))
+        fitted: tuple[FittedStep, ...] = ()
+        known = () if self._plan.steps is None else steps_from_dict(self._plan.steps)
+        for number, step in enumerate(self._source.steps):
+            fitted = (*fitted, known[number] if known else step.fit(blocks))
+            blocks = blocks.then(fitted[-1])
+        parts = blocks.map(partial(_stage, self._loads.table, self._prefix))
         rows_out = sum(part.rows for part in parts)
         if self._kept > rows_out:
             self._by_rule["dropped by steps"] += self._kept - rows_out

@@ -33,6 +33,10 @@ class Blocks(Protocol):
         """
         ...
 
+    def then(self, step: FittedBlockStep) -> Blocks:
+        """The blocks as a step that was fitted to them transforms them; these blocks are not used any more."""
+        ...
+
 
 class FittedBlockStep(Protocol):
     """What `Applied` needs of a fitted step."""
@@ -55,6 +59,9 @@ class FrameBlocks:
     def map(self, work: Callable[[pl.DataFrame, int], T]) -> list[T]:
         return [work(frame, number) for number, frame in enumerate(self.frames)]
 
+    def then(self, step: FittedBlockStep) -> Blocks:
+        return FrameBlocks([step.apply_to_fit(frame, number) for number, frame in enumerate(self.frames)])
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -69,6 +76,9 @@ class Applied:
 
     def map(self, work: Callable[[pl.DataFrame, int], T]) -> list[T]:
         return self.blocks.map(partial(_apply_then, self.steps, work))
+
+    def then(self, step: FittedBlockStep) -> Blocks:
+        return Applied(self.blocks, (*self.steps, step))
 
 
 def _apply(steps: Sequence[FittedBlockStep], frame: pl.DataFrame, block: int) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from noria.core import StorageError
-from noria.pipelines.blocks import Blocks
+from noria.pipelines.blocks import Blocks, FittedBlockStep
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class LocalCompute:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._left = IN_MEMORY
-        self._kept: list[pl.DataFrame | Path] = []
+        self._kept: list[pl.DataFrame | _OnDisk] = []
 
     def each(self, work: Callable[[Item], tuple[S, pl.DataFrame | None]], items: Iterable[Item]) -> Iterator[S]:
         for item in items:
@@ -64,7 +64,7 @@ class LocalCompute:
             raise StorageError(
                 f"rows can't be put aside in {self._folder}: {error}", hint="is the disk full? nothing was written"
             ) from error
-        self._kept.append(file)
+        self._kept.append(_OnDisk(file))
 
     def blocks(self, schema: pl.Schema) -> Blocks:
         return _KeptBlocks(schema, self._kept)
@@ -80,13 +80,37 @@ class LocalCompute:
 
 
 @dataclass(frozen=True)
+class _OnDisk:
+    """Rows in a file, and the steps that they have yet to go through when they are read."""
+
+    file: Path
+    steps: tuple[FittedBlockStep, ...] = ()
+
+    def read(self, number: int) -> pl.DataFrame:
+        frame = pl.read_ipc(self.file)
+        for step in self.steps:
+            frame = step.apply_to_fit(frame, number)
+        return frame
+
+
+@dataclass(frozen=True)
 class _KeptBlocks:
     schema: pl.Schema
-    kept: list[pl.DataFrame | Path]
+    kept: list[pl.DataFrame | _OnDisk]
 
     def map(self, work: Callable[[pl.DataFrame, int], T]) -> list[T]:
-        return [work(_read(kept), number) for number, kept in enumerate(self.kept)]
+        return [work(_read(kept, number), number) for number, kept in enumerate(self.kept)]
+
+    def then(self, step: FittedBlockStep) -> Blocks:
+        # What is in memory is transformed once and in place; what is in files each time that it is read, which costs
+        # less than writing it again.
+        for number, kept in enumerate(self.kept):
+            if isinstance(kept, pl.DataFrame):
+                self.kept[number] = step.apply_to_fit(kept, number)
+            else:
+                self.kept[number] = _OnDisk(kept.file, (*kept.steps, step))
+        return _KeptBlocks(step.apply_to_fit(pl.DataFrame(schema=self.schema), -1).schema, self.kept)
 
 
-def _read(kept: pl.DataFrame | Path) -> pl.DataFrame:
-    return kept if isinstance(kept, pl.DataFrame) else pl.read_ipc(kept)
+def _read(kept: pl.DataFrame | _OnDisk, number: int) -> pl.DataFrame:
+    return kept if isinstance(kept, pl.DataFrame) else kept.read(number)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from noria.core import ConfigError, MissingExtraError, StorageError
-from noria.pipelines.blocks import Blocks
+from noria.pipelines.blocks import Applied, Blocks, FittedBlockStep
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -71,6 +71,9 @@ class _RayBlocks:
         shared = self.ray.put(work)
         made = [self.apply.remote(shared, frame, number) for number, frame in enumerate(self.kept)]
         return [get(self.ray, reference) for reference in made]
+
+    def then(self, step: FittedBlockStep) -> Blocks:
+        return Applied(self, (step,))
 
 
 def _call(work: Callable[[Any], tuple[Any, pl.DataFrame | None]], item: Any) -> tuple[Any, pl.DataFrame | None]:

@@ -40,6 +40,8 @@ BATCH_EVENTS = 100_000
 FLUSH_SECONDS = 2.0
 """How long rows wait for the table: a commit costs some 20 ms and a file. The online store doesn't wait."""
 FLUSH_ROWS = 500_000
+IDLE_SECONDS = 30.0
+"""A partition without events for so long doesn't hold the watermark back."""
 COMPACT_EVERY = 50
 """Commits to the table after which its small files are joined."""
 
@@ -148,6 +150,7 @@ class StreamProcessor:
         self._next: dict[int, int] = {}
         self._flushed = time.monotonic()
         self._watermarks: dict[int, int] = {}
+        self._seen: dict[int, float] = {}
         self.result = StreamResult()
         self._metrics = _Metrics(metrics or MetricsCollector(), stream.name)
 
@@ -288,6 +291,7 @@ class StreamProcessor:
         self._metrics.rows(kept, bad, len(good) - kept, late)
         if self._stream.time is not None and len(good):
             newest = int(good[self._stream.time].to_physical().to_numpy().max())
+            self._seen[partition] = time.monotonic()
             self._watermarks[partition] = max(newest, self._watermarks.get(partition, newest))
 
     # --- partitions come and go
@@ -327,10 +331,16 @@ class StreamProcessor:
         return sum(max(0, bounds[p][1] - offset) for p, offset in self._next.items() if p in bounds)
 
     def _delay(self) -> float:
-        """Seconds from the watermark to now. The watermark is the least newest event time of partitions with events."""
+        """Seconds from the watermark to now.
+
+        The watermark is the least of the partitions' newest event times; idle partitions don't hold it back.
+        """
         if not self._watermarks:
             return 0.0
-        watermark = min(self._watermarks.values()) - self._stream.allowed_lateness
+        now = time.monotonic()
+        active = [p for p, at in self._seen.items() if now - at < IDLE_SECONDS and p in self._watermarks]
+        newest = [self._watermarks[p] for p in active] or [max(self._watermarks.values())]
+        watermark = min(newest) - self._stream.allowed_lateness
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
     def _ensure_table(self) -> None:

@@ -332,3 +332,22 @@ def test_quarantined_rows_come_back_when_the_contract_is_mended(workspace: Works
     put(workspace, "d/b.csv", "6,b,1")
     assert load(workspace, lax).mode == "append"
     assert ids(workspace) == [1, 2, 3, 5, 6]
+
+
+def test_a_delta_table_of_others_is_a_source(workspace: Workspace) -> None:
+    from deltalake import write_deltalake
+
+    folder = workspace.settings.root / "theirs"
+    made = nr.Source("rows", "delta://theirs", schema={"id": "int64", "s": "str?"})
+    with pytest.raises(DataError, match="there is no file"):
+        load(workspace, made)
+    write_deltalake(str(folder), pl.DataFrame({"id": [1, 2], "s": ["a", None], "more": [1, 2]}))
+    assert load(workspace, made).extra_columns == ("more",)
+    version = workspace.table("rows").version()
+    load(workspace, made)
+    assert workspace.table("rows").version() == version
+    write_deltalake(str(folder), pl.DataFrame({"id": [3], "s": ["c"], "more": [3]}), mode="append")
+    assert load(workspace, made).rows_out == 3
+    write_deltalake(str(folder), pl.DataFrame({"id": ["x"]}), mode="overwrite", schema_mode="overwrite")
+    with pytest.raises(SchemaError, match="has no column 's'"):
+        load(workspace, made)

@@ -390,3 +390,46 @@ def test_a_million_events_pass_while_everything_is_killed_again_and_again(tmp_pa
     check_campaign(tmp_path, 2_000)
     print(f"\n{killed} kills, {events:,} events, differences: 0")
     assert killed == 60
+
+
+def test_avro_events(workspace: Workspace) -> None:
+    fastavro = pytest.importorskip("fastavro")
+    schema = {
+        "type": "record",
+        "name": "Click",
+        "fields": [
+            {"name": "user", "type": "long"},
+            {"name": "amount", "type": ["null", "double"]},
+            {"name": "kind", "type": "string"},
+            {"name": "at", "type": "long"},
+        ],
+    }
+
+    def avro(record: dict[str, Any]) -> bytes:
+        buffer = io.BytesIO()
+        fastavro.schemaless_writer(buffer, fastavro.parse_schema(schema), record)
+        return b"\0\0\0\0\7" + buffer.getvalue()
+
+    good = [{"user": n, "amount": None if n else 1.5, "kind": "k", "at": n} for n in range(3)]
+    send(workspace, avro(good[0]), b"\0\0\0\0\7\xff", avro(good[1]), b"", avro(good[2])[:-1], avro(good[2]))
+    result = process(workspace, stream(format=nr.Avro(schema, header=5)))
+    assert (result.rows_out, result.quarantined) == (3, 3)
+    assert workspace.table("clicks").read().select("user", "amount").rows() == [(0, 1.5), (1, None), (2, None)]
+    assert workspace.table("clicks__quarantine").read()["position"].to_list() == [1, 3, 4]
+
+
+def test_an_idle_partition_does_not_hold_the_watermark_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = MetricsCollector()
+    delay = metrics.gauge("noria_stream_watermark_delay_seconds", "From the watermark to now.", stream="clicks")
+    key = {crc: b"%d" % n for n in range(20) for crc in [__import__("zlib").crc32(b"%d" % n) % 2]}
+    with StreamProcessor(stream(partitions=2, lateness="1s"), workspace, metrics=metrics) as processor:
+        workspace.log.append("clicks", [event(1, at=100), event(2, at=900)], [key[0], key[1]])
+        processor.run_to_end()
+        assert delay.value == 901.0
+        monkeypatch.setattr("noria.pipelines.stream_processor.IDLE_SECONDS", 0.2)
+        time.sleep(0.3)
+        workspace.log.append("clicks", [event(2, at=950)], [key[1]])
+        processor.run_to_end()
+        assert delay.value == 51.0
