@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,10 @@ class _Digests:
         return digest
 
     def save(self) -> None:
+        """Keep what is new; two that save at once lose nothing but time."""
         if self._new:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside = self._file.with_suffix(f".{os.getpid()}")
+            aside = self._file.with_name(f"digests.{os.getpid()}.{threading.get_ident()}")
             aside.write_bytes(msgspec.json.encode(self._known))
             aside.replace(self._file)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 import lmdb
 
 from noria.core import ConfigError, ConflictError, StorageError
-from noria.storage.online import Mark, Merge, OnlineValue
+from noria.storage.online import TIME, Mark, Merge, OnlineValue, pack, unpack
 
 MAP_SIZE = 64 << 30
 """Address space for the file: a limit, not an allocation; the file grows as it fills."""
-_TIME = struct.Struct("<q")
 _MAX_KEY = 511
 _MARKS = b"\0marks\0"
 """Where marks are kept: no group's name has a NUL."""
@@ -44,19 +42,19 @@ class LmdbOnline:
         mark: Mark | None = None,
     ) -> int:
         names = _names(group, keys)
+        packed = pack(times, values)
+        new: dict[bytes, bytes] = {}
+        written = 0
         try:
-            with self._environment.begin(write=True) as transaction:
+            with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
                 _move(transaction, mark)
-                new: dict[bytes, bytes] = {}  # a key may stand there several times
-                with transaction.cursor() as cursor:
-                    present = _present(cursor, names)
-                written = 0
-                for name, time, value in zip(names, times, values, strict=True):
-                    old = new.get(name) or present.get(name)
-                    if old is None or _TIME.unpack_from(old)[0] <= time:
-                        new[name] = _TIME.pack(time) + value
+                order = sorted(set(names))
+                newest = {name: TIME.unpack_from(value)[0] for name, value in cursor.getmulti(order)}
+                for name, time, value in zip(names, times, packed, strict=True):  # a key may stand there several times
+                    if newest.get(name, time) <= time:
+                        newest[name], new[name] = time, value
                         written += 1
-                _put(transaction, new)
+                cursor.putmulti([(name, new[name]) for name in order if name in new])
         except lmdb.Error as error:
             raise self._error(error) from error
         return written
@@ -64,14 +62,14 @@ class LmdbOnline:
     def update(self, group: str, keys: Sequence[bytes], merge: Merge, *, mark: Mark | None = None) -> None:
         names = _names(group, keys)
         try:
-            with self._environment.begin(write=True) as transaction:
+            with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
                 _move(transaction, mark)
-                with transaction.cursor() as cursor:
-                    present = _present(cursor, names)
-                old = [_value(present.get(name)) for name in names]
-                times, values = merge(old)
-                packed = map(_TIME.pack, times)
-                _put(transaction, {n: t + v for n, t, v in zip(names, packed, values, strict=True)})
+                # In the order of the keys, each page is visited once.
+                order = sorted(names)
+                present = dict(cursor.getmulti(order))
+                times, values = merge(unpack([present.get(name) for name in names]))
+                new = dict(zip(names, pack(times, values), strict=True))
+                cursor.putmulti([(name, new[name]) for name in order])
         except lmdb.Error as error:
             raise self._error(error) from error
 
@@ -82,19 +80,15 @@ class LmdbOnline:
                 found = list(_entries(cursor, start))
         except lmdb.Error as error:
             raise self._error(error) from error
-        return {name[len(_MARKS) :].decode(): _TIME.unpack(value)[0] for name, value in found}
+        return {name[len(_MARKS) :].decode(): TIME.unpack(value)[0] for name, value in found}
 
     def read(self, group: str, keys: Sequence[bytes]) -> list[OnlineValue | None]:
-        prefix = _prefix(group)
-        found: list[OnlineValue | None] = []
+        names = _names(group, keys)
         try:
             with self._environment.begin() as transaction:
-                for key in keys:
-                    data = transaction.get(_name(prefix, key))
-                    found.append(None if data is None else OnlineValue(_TIME.unpack_from(data)[0], data[8:]))
+                return unpack(list(map(transaction.get, names)))
         except lmdb.Error as error:
             raise self._error(error) from error
-        return found
 
     def count(self, group: str) -> int:
         prefix = _prefix(group)
@@ -112,7 +106,7 @@ class LmdbOnline:
                     names = [
                         name
                         for name, value in _entries(cursor, prefix)
-                        if older_than is None or _TIME.unpack_from(value)[0] < older_than
+                        if older_than is None or TIME.unpack_from(value)[0] < older_than
                     ]
                 for name in names:
                     transaction.delete(name)
@@ -136,32 +130,18 @@ def _move(transaction: Any, mark: Mark | None) -> None:
         return
     name = _MARKS + mark.name.encode()
     old = transaction.get(name)
-    now = -1 if old is None else _TIME.unpack(old)[0]
+    now = -1 if old is None else TIME.unpack(old)[0]
     if now != mark.before:
         raise ConflictError(
             f"the mark {mark.name!r} of the online store is {now}, expected {mark.before}: another process was here",
             hint="nothing was written; read the mark and go on from there",
         )
-    transaction.put(name, _TIME.pack(mark.after))
+    transaction.put(name, TIME.pack(mark.after))
 
 
 def _names(group: str, keys: Sequence[bytes]) -> list[bytes]:
     prefix = _prefix(group)
     return [_name(prefix, key) for key in keys]
-
-
-def _present(cursor: Any, names: list[bytes]) -> dict[bytes, bytes]:
-    # In the order of the keys, each page is visited once.
-    return dict(cursor.getmulti(sorted(set(names))))
-
-
-def _put(transaction: Any, values: dict[bytes, bytes]) -> None:
-    with transaction.cursor() as cursor:
-        cursor.putmulti(sorted(values.items()))
-
-
-def _value(data: bytes | None) -> OnlineValue | None:
-    return None if data is None else OnlineValue(_TIME.unpack_from(data)[0], data[8:])
 
 
 def _prefix(group: str) -> bytes:

@@ -10,9 +10,13 @@ how far a stream has been applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+TIME = struct.Struct("<q")
+"""How a backend that keeps bytes begins a value: with its time."""
 
 
 class OnlineValue(NamedTuple):
@@ -85,3 +89,14 @@ class OnlineStore(Protocol):
     def close(self) -> None:
         """Let go of the files or connections."""
         ...
+
+
+def pack(times: Iterable[int], values: Iterable[bytes]) -> list[bytes]:
+    """What such a backend keeps: the time, then the value."""
+    return [time + value for time, value in zip(map(TIME.pack, times), values, strict=True)]
+
+
+def unpack(kept: Sequence[bytes | None]) -> list[OnlineValue | None]:
+    """What was packed, in the order."""
+    time, made = TIME.unpack_from, OnlineValue._make
+    return [None if data is None else made((time(data)[0], data[8:])) for data in kept]

@@ -1,71 +1,66 @@
 """Online store in Redis (or Valkey): one packed value a key, read by one `MGET`.
 
-A write reads what is there, decides here, and sends old and new values to a script on the server, which puts the new
-ones in place if the old ones are still there, and the mark; else it is done again. `WATCH` and `MULTI` would do the
-same, but watching 10,000 keys takes the server 400 ms (its search for a key among those that are watched is linear);
-the script takes 10. How durable a write is, is the server's `appendfsync` to decide.
+How durable a write is, is the server's to decide (`appendonly yes`, `appendfsync always` or `everysec`), and so is
+what happens when its memory is full: `maxmemory-policy` has to be `noeviction`, or values vanish.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from noria.core import ConfigError, ConflictError, MissingExtraError, StorageError
-from noria.storage.online import Mark, Merge, OnlineValue
+from noria.storage import redis_scripts as scripts
+from noria.storage.online import TIME, Mark, Merge, OnlineValue, pack, unpack
 
-_TIME = struct.Struct("<q")
-_VALUES, _MARKS = b"noria:values:", b"noria:marks:"
-_RETRIES = 200
-_AT_ONCE = 10_000
-_SCRIPT = """
-local present = redis.call('GET', KEYS[1])
-if KEYS[1] ~= '' and (present or '-1') ~= ARGV[1] then return 'MARK' end
-for from = 2, #KEYS, 4000 do
-  local to = math.min(#KEYS, from + 3999)
-  local values = redis.call('MGET', unpack(KEYS, from, to))
-  for i = from, to do
-    if (values[i - from + 1] or '') ~= ARGV[2 * i - 1] then return 'OTHER' end
-  end
-end
-for from = 2, #KEYS, 3000 do
-  local to, pairs = math.min(#KEYS, from + 2999), {}
-  for i = from, to do
-    pairs[#pairs + 1] = KEYS[i]
-    pairs[#pairs + 1] = ARGV[2 * i]
-  end
-  redis.call('MSET', unpack(pairs))
-end
-if KEYS[1] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
-return 'OK'
-"""
-"""Keys: the mark's, then the values'. Arguments: the mark before and after, then each value's old and new bytes; an
-absent value is empty, which no value is."""
+CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 5.0
+_VALUES, _MARKS = b"noria:values:", b"noria:marks"
+_TRIES = 200
+_AT_ONCE = 20_000
+_MOST = 250_000  # what a server takes in one command is 1,048,576 words
 
 T = TypeVar("T")
 
 
 class RedisOnline:
-    """`OnlineStore` at `redis://[user:password@]host:port/db`, `rediss://…` or `unix://…`."""
+    """`OnlineStore` at `redis://[user:password@]host:port/db`, `rediss://…` or `unix://…`.
 
-    def __init__(self, url: str) -> None:
-        self._shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    A server that doesn't answer is a `StorageError` within 2 seconds to connect and 5 to answer; when it is back, the
+    next call finds it. A group is dropped in pieces, so that other readers needn't wait: meanwhile they see a part.
+
+    Args:
+        url: where the server is.
+        jitter: how long to wait after another writer came between.
+    """
+
+    def __init__(self, url: str, *, jitter: random.Random | None = None) -> None:
+        # Nothing of a user, a password or an option is ever shown.
+        self._shown = re.sub(r"://.*@", "://***@", url.partition("?")[0])
+        self._jitter = jitter or random.Random()
         try:
             import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
         except ImportError as error:
             raise MissingExtraError("redis", "redis", f"the online store {self._shown}") from error
         self._redis = redis
         try:
-            self._client: Any = redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=5.0, protocol=2)
-            self._script: Any = self._client.register_script(_SCRIPT)
-        except ValueError as error:
+            self._client: Any = redis.Redis.from_url(
+                url,
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),  # the client would send again what was perhaps done
+            )
+        except ValueError:
+            # What was wrong may be a part of the password, so the cause isn't shown.
             raise ConfigError(
                 f"storage.online = {self._shown!r} is no URL of Redis", hint="redis://HOST:6379/0"
-            ) from error
+            ) from None
 
     def write(
         self,
@@ -76,104 +71,100 @@ class RedisOnline:
         *,
         mark: Mark | None = None,
     ) -> int:
-        written = 0
-
-        def merge(old: list[bytes | None]) -> dict[bytes, bytes]:
-            nonlocal written
-            written = 0
-            made: dict[bytes, bytes] = {}
-            present = dict(zip(names, old, strict=True))
-            for name, at, value in zip(_names(group, keys), times, values, strict=True):
-                before = made.get(name) or present[name]
-                if before is None or _TIME.unpack_from(before)[0] <= at:
-                    made[name] = _TIME.pack(at) + value
-                    written += 1
-            return made
-
-        names = list(dict.fromkeys(_names(group, keys)))  # a key may stand there several times
-        self._transact(names, merge, mark)
-        return written
+        names, packed = _names(group, keys), pack(times, values)
+        if not names and mark is None:
+            return 0
+        parts = range(0, max(len(names), 1), _AT_ONCE)
+        commands = []
+        for start in parts:
+            # All parts look at the mark, the last one moves it.
+            words = _mark_words(mark, moves=start == parts[-1])
+            commands.append((names[start : start + _AT_ONCE], [*words, *packed[start : start + _AT_ONCE]]))
+        # A write without a mark may be done twice, so it can be sent again.
+        answers = self._run(lambda: self._evaluate(scripts.WRITE, commands), again=mark is None)
+        return sum(_done(answer, mark) for answer in answers)
 
     def update(self, group: str, keys: Sequence[bytes], merge: Merge, *, mark: Mark | None = None) -> None:
         names = _names(group, keys)
-
-        def replace(old: list[bytes | None]) -> dict[bytes, bytes]:
-            times, values = merge([_value(data) for data in old])
-            return {name: _TIME.pack(at) + value for name, at, value in zip(names, times, values, strict=True)}
-
-        self._transact(names, replace, mark)
-
-    def _transact(
-        self, names: list[bytes], change: Callable[[list[bytes | None]], dict[bytes, bytes]], mark: Mark | None
-    ) -> None:
+        if len(names) > _MOST:
+            raise StorageError(f"an update of {len(names)} keys is too much for {self._shown}", hint="make it smaller")
         if not names and mark is None:
             return
-        place = b"" if mark is None else _MARKS + mark.name.encode()
-
-        def once() -> bool:
-            keys = names if mark is None else [*names, place]
-            old = [value for some in _parts(keys) for value in self._client.mget(some)]
-            if mark is not None:
-                _verify(mark, old.pop())
-            made = change(old)
-            present = dict(zip(names, old, strict=True))
-            values = [value for name, new in made.items() for value in (present[name] or b"", new)]
-            moved = (b"", b"") if mark is None else (mark.before, mark.after)
-            said = self._script(keys=[place, *made], args=[*moved, *values])
-            return bool(said == b"OK")
-
-        for attempt in range(_RETRIES):
-            if self._run(once):
+        for attempt in range(_TRIES):
+            old, now = self._run(lambda: self._present(names, mark), again=True)
+            _verify(mark, now)
+            times, values = merge(unpack(old))
+            packed = [value for _, value in zip(names, pack(times, values), strict=True)]
+            command = (names, [*_mark_words(mark), _digest(old), *packed])
+            if _done(self._run(lambda: self._evaluate(scripts.UPDATE, [command]))[0], mark):  # noqa: B023 - called here
                 return
-            time.sleep(random.random() * min(0.05, 0.001 * (attempt + 1)))  # so that two don't stay in step
+            time.sleep(self._jitter.random() * min(0.05, 0.001 * (attempt + 1)))  # so that two don't stay in step
         raise StorageError(
-            f"the online store {self._shown}: other writers came between {_RETRIES} times",
+            f"the online store {self._shown}: other writers came between {_TRIES} times",
             hint="do several streams write the same keys? give the topic a key",
         )
 
     def marks(self, prefix: str = "") -> dict[str, int]:
-        def read() -> dict[str, int]:
-            names = list(self._client.scan_iter(match=_MARKS + _escaped(prefix.encode()) + b"*", count=1000))
-            values = self._client.mget(names) if names else []
-            found = zip(names, values, strict=True)
-            return {name[len(_MARKS) :].decode(): int(value) for name, value in sorted(found) if value is not None}
-
-        return self._run(read)
+        found = self._run(lambda: self._client.hgetall(_MARKS), again=True)
+        names = sorted((name.decode(), int(value)) for name, value in found.items())
+        return {name: value for name, value in names if name.startswith(prefix)}
 
     def read(self, group: str, keys: Sequence[bytes]) -> list[OnlineValue | None]:
-        if not keys:
-            return []
         names = _names(group, keys)
-        return self._run(lambda: [_value(data) for some in _parts(names) for data in self._client.mget(some)])
+        return unpack(self._run(lambda: self._get(names), again=True))
 
     def count(self, group: str) -> int:
-        return self._run(lambda: sum(1 for _ in self._entries(group)))
+        return self._run(lambda: len(self._entries(group)), again=True)
 
     def drop(self, group: str, *, older_than: int | None = None) -> None:
         def remove() -> None:
-            for some in _parts(list(self._entries(group))):
-                if older_than is not None:
-                    values = self._client.mget(some)
-                    some = [
-                        name
-                        for name, data in zip(some, values, strict=True)
-                        if data is not None and _TIME.unpack_from(data)[0] < older_than
-                    ]
-                if some:
+            for some in _parts(self._entries(group), 5_000):
+                if older_than is None:
                     self._client.unlink(*some)
+                else:
+                    self._evaluate(scripts.DROP, [(some, [TIME.pack(older_than)])])
 
-        self._run(remove)
+        self._run(remove, again=True)
 
     def close(self) -> None:
         self._client.close()
 
-    def _entries(self, group: str) -> Iterator[bytes]:
-        # A scan may give a key twice.
-        yield from set(self._client.scan_iter(match=_escaped(_prefix(group)) + b"*", count=5000))
+    def _get(self, names: list[bytes]) -> list[bytes | None]:
+        if len(names) <= _AT_ONCE:
+            return self._client.mget(names) if names else []
+        return [value for some in _parts(names, _AT_ONCE) for value in self._client.mget(some)]
 
-    def _run(self, work: Callable[[], T]) -> T:
+    def _present(self, names: list[bytes], mark: Mark | None) -> tuple[list[bytes | None], bytes | None]:
+        # What is read here need not belong together: the update looks whether all of it is still there.
+        now = None if mark is None else self._client.hget(_MARKS, mark.name.encode())
+        return self._get(names), now
+
+    def _entries(self, group: str) -> list[bytes]:
+        # A set for each group would cost every write as much again; a scan may give a key twice.
+        return list(set(self._client.scan_iter(match=_escaped(_prefix(group)) + b"*", count=5000)))
+
+    def _evaluate(self, script: scripts.Script, commands: list[tuple[list[bytes], list[Any]]]) -> list[Any]:
+        """Run the script on each of the commands, all of them in one transaction."""
+        for _ in range(2):
+            with self._client.pipeline(transaction=len(commands) > 1) as pipe:
+                for names, words in commands:
+                    pipe.execute_command("EVALSHA", script.digest, len(names) + 1, _MARKS, *names, *words)
+                try:
+                    return list(pipe.execute())
+                except self._redis.exceptions.NoScriptError:
+                    # Nothing was done: a server that was started anew knows none of the scripts.
+                    self._client.script_load(script.text)
+        raise StorageError(f"the online store {self._shown} forgets its scripts", hint="is something flushing them?")
+
+    def _run(self, work: Callable[[], T], *, again: bool = False) -> T:
+        """Do the work; what may be done twice is done again when the connection broke."""
         try:
-            return work()
+            try:
+                return work()
+            except self._redis.ConnectionError:
+                if not again:
+                    raise
+                return work()
         except self._redis.RedisError as error:
             raise StorageError(
                 f"the online store {self._shown} can't be used: {error}",
@@ -181,13 +172,32 @@ class RedisOnline:
             ) from error
 
 
-def _verify(mark: Mark, present: bytes | None) -> None:
+def _mark_words(mark: Mark | None, *, moves: bool = True) -> list[Any]:
+    if mark is None:
+        return [0, "", "", ""]
+    return [2 if moves else 1, mark.name.encode(), mark.before, mark.after]
+
+
+def _done(answer: Any, mark: Mark | None) -> int:
+    """The number that a script gives, if it doesn't give what the mark is."""
+    if isinstance(answer, bytes):
+        _verify(mark, answer)
+    return int(answer)
+
+
+def _verify(mark: Mark | None, present: bytes | None) -> None:
     now = -1 if present is None else int(present)
-    if now != mark.before:
+    if mark is not None and now != mark.before:
         raise ConflictError(
             f"the mark {mark.name!r} of the online store is {now}, expected {mark.before}: another process was here",
             hint="nothing was written; read the mark and go on from there",
         )
+
+
+def _digest(values: list[bytes | None]) -> str:
+    """What `UPDATE` computes of the values that are there."""
+    sizes = ",".join(["-1" if value is None else str(len(value)) for value in values])
+    return hashlib.sha1(sizes.encode() + b"|" + b"".join(filter(None, values)), usedforsecurity=False).hexdigest()
 
 
 def _prefix(group: str) -> bytes:
@@ -204,13 +214,9 @@ def _names(group: str, keys: Sequence[bytes]) -> list[bytes]:
     return [prefix + key for key in keys]
 
 
-def _parts(names: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(names), _AT_ONCE):
-        yield names[start : start + _AT_ONCE]
-
-
-def _value(data: bytes | None) -> OnlineValue | None:
-    return None if data is None else OnlineValue(_TIME.unpack_from(data)[0], data[8:])
+def _parts(names: list[bytes], size: int) -> Iterator[list[bytes]]:
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
 
 
 def _escaped(text: bytes) -> bytes:

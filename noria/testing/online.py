@@ -44,6 +44,40 @@ class OnlineStoreConformance:
         assert store.write("g", [b"a"], [-6], [b"older"]) == 0
         assert store.read("g", [b"a"]) == [(-5, b"old")]
 
+    def test_times_are_exact_over_all_of_64_bits(self) -> None:
+        store = self.store()
+        times = [-(2**63), -(2**63) + 1, -(2**32), -1, 0, 2**31, 2**32 - 1, 2**32, 2**53, 2**53 + 1, 2**63 - 1]
+        for number, at in enumerate(times):
+            assert store.write("g", [b"a"], [at], [b"%d" % number]) == 1
+            for late in times[:number]:
+                assert store.write("g", [b"a"], [late], [b"late"]) == 0
+            assert store.read("g", [b"a"]) == [(at, b"%d" % number)]
+        store.write("g", [b"b"], [2**53], [b"B"])
+        store.drop("g", older_than=2**53 + 1)
+        assert store.read("g", [b"a", b"b"]) == [(2**63 - 1, b"10"), None]
+
+    def test_a_large_write_is_one_step_with_its_mark(self) -> None:
+        store = self.store()
+        keys = [b"%d" % (number % 45_000) for number in range(50_000)]
+        times = list(range(50_000))
+        assert store.write("g", keys, times, keys, mark=Mark("m", -1, 1)) == 50_000
+        assert store.write("g", keys[:45_000], times[:45_000], [b"late"] * 45_000, mark=Mark("m", 1, 2)) == 40_000
+        assert store.count("g") == 45_000
+        with pytest.raises(ConflictError, match="is 2, expected 1"):
+            store.write("g", keys, [10**6] * 50_000, keys, mark=Mark("m", 1, 3))
+        assert store.read("g", keys[4_999:5_001]) == [(49_999, b"4999"), (5_000, b"late")]
+        store.drop("g")
+        assert (store.count("g"), store.marks()) == (0, {"m": 2})
+
+    def test_a_merge_that_fails_changes_nothing(self) -> None:
+        store = self.store()
+        store.write("g", [b"a"], [1], [b"A"])
+        for times, values in (([2], []), ([2, 2], [b"B", b"B"])):
+            with pytest.raises(ValueError, match="zip"):
+                store.update("g", [b"a"], lambda old: (times, values), mark=Mark("m", -1, 1))  # noqa: B023 - called here
+        assert store.read("g", [b"a"]) == [(1, b"A")]
+        assert store.marks() == {}
+
     def test_groups_do_not_touch_each_other(self) -> None:
         store = self.store()
         for group in ("g", "g@1", "g@12", "h"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,27 @@ def test_two_times_or_a_named_one() -> None:
     assert source(schema=two).time is None
     assert source(schema=two, time="until").time == "until"
     assert source(schema={"id": "int64"}).time is None
+
+
+def test_sources_looked_at_by_several_threads_keep_their_digests(tmp_path: Path) -> None:
+    for number in range(4):
+        file = tmp_path / f"{number}.csv"
+        file.write_bytes(b"x" * 2_000_000)
+        os.utime(file, (1, 1))
+    errors: list[Exception] = []
+
+    def look(number: int) -> None:
+        try:
+            for _ in range(20):
+                (tmp_path / ".noria" / "digests.json").unlink(missing_ok=True)
+                assert len(source(f"{number}.csv").inputs(Settings(tmp_path))) == 1
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert not [file for file in (tmp_path / ".noria").iterdir() if file.name != "digests.json"]

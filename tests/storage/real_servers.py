@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +68,9 @@ def redis_program() -> str:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
+def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
     """A Redis server; yields its URL."""
-    port = free_port()
+    port = port or free_port()
     command = [redis_program(), "--port", str(port), "--dir", str(folder), "--save", "", "--requirepass", "secret"]
     with running(command, port):
         yield f"redis://:secret@127.0.0.1:{port}/0"
@@ -79,11 +80,6 @@ def redis_server(folder: Path) -> Iterator[str]:
 def s3_server() -> Iterator[dict[str, str]]:
     """An S3-compatible server (moto's) with the bucket `data`; yields the variables that point to it."""
     pytest.importorskip("moto")
-    import urllib.request
-
-    import obstore
-
-    del obstore
     port = free_port()
     with running([sys.executable, "-m", "moto.server", "-p", str(port), "-H", "127.0.0.1"], port):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/data", method="PUT")
