@@ -1,20 +1,26 @@
 """Objects on S3 and what is compatible with it, by the usual `AWS_*` variables.
 
-obstore is chosen over boto3 since it is one 4 MB wheel without dependencies and the same Rust library that Polars and
-Delta read objects with: an object is seen the same way by all of them.
+obstore is chosen over boto3 since it is one wheel of a few megabytes without dependencies, and the same Rust library
+that Polars and Delta read objects with: an object is seen the same way by all of them.
 """
 
 from __future__ import annotations
 
 import io
+import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
-from noria.core import ConfigError, MissingExtraError, NotFoundError, StorageError
+from noria.core import ConfigError, ConflictError, MissingExtraError, NotFoundError, StorageError
+
+BLOCK = 8 << 20
+"""What one request asks for at most: so much passes within its time limit on a slow line, too."""
 
 _VARIABLES = {
     "AWS_ENDPOINT_URL": "aws_endpoint_url",
@@ -25,7 +31,6 @@ _VARIABLES = {
     "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
     "AWS_SESSION_TOKEN": "aws_session_token",
 }
-_READ_AHEAD = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,20 @@ class ObjectInfo:
 
 
 def options(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The settings as Polars and Delta understand them (`storage_options`)."""
+    """The settings as Polars and Delta understand them (`storage_options`).
+
+    Raises:
+        ConfigError: the endpoint is reached over plain HTTP, isn't on this machine, and AWS_ALLOW_HTTP isn't `true`.
+    """
     environ = os.environ if environ is None else environ
     found = {key: environ[name] for name, key in _VARIABLES.items() if environ.get(name)}
-    if found.get("aws_endpoint_url", "").startswith("http://"):
+    endpoint = found.get("aws_endpoint_url", "")
+    if endpoint.lower().startswith("http://"):
+        if not (_is_loopback(endpoint) or environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")):
+            raise ConfigError(
+                f"AWS_ENDPOINT_URL = {endpoint!r} would send data unencrypted over the network",
+                hint="use https://, or set AWS_ALLOW_HTTP=true if that network is yours",
+            )
         found["aws_allow_http"] = "true"
     found.setdefault("aws_region", "us-east-1")
     # Two writers of one Delta version: the server takes the first and refuses the other.
@@ -70,9 +85,7 @@ def get(url: str) -> bytes:
     Raises:
         NotFoundError: there is none.
     """
-    bucket, key = split(url)
-    with _errors(url):
-        return bytes(_library().get(_store(bucket), key).bytes())
+    return b"".join(blocks(url))
 
 
 def exists(url: str) -> bool:
@@ -87,29 +100,58 @@ def exists(url: str) -> bool:
 
 
 def listing(pattern: str, environ: Mapping[str, str] | None = None) -> list[ObjectInfo]:
-    """The objects that an `s3://` URL with `*`, `?`, `[…]` and `**` names, in order."""
+    """The objects that an `s3://` URL with `*`, `?`, `[…]` and `**` names, in order.
+
+    Raises:
+        NotFoundError: the URL has no such sign, and there is no such object.
+    """
     bucket, key = split(pattern)
     fixed = re.split(r"[*?\[]", key, maxsplit=1)[0]
-    prefix = fixed if fixed == key else fixed.rpartition("/")[0]
-    matches = re.compile(_regex(key))
+    matches = _expression(key)
     with _errors(pattern):
+        store = _store(bucket, environ)
         if fixed == key:
-            found = [_library().head(_store(bucket), key)]
+            found = [_library().head(store, key)]
         else:
-            found = [one for page in _library().list(_store(bucket), prefix or None) for one in page]
+            found = [one for page in _library().list(store, fixed.rpartition("/")[0] or None) for one in page]
     return sorted(
         (
             ObjectInfo(f"s3://{bucket}/{one['path']}", int(one["size"]), str(one.get("e_tag") or one["last_modified"]))
             for one in found
-            if matches.fullmatch(one["path"])
+            if fixed == key or matches.fullmatch(one["path"])
         ),
         key=lambda one: one.url,
     )
 
 
+def read_range(url: str, start: int, length: int) -> bytes:
+    """Some of an object's bytes; fewer where it ends."""
+    return _read(url, start, length)[0]
+
+
+def blocks(url: str, size: int = BLOCK) -> Iterator[bytes]:
+    """An object's bytes, `size` at a time, all of one version of it.
+
+    Raises:
+        NotFoundError: there is no such object.
+        ConflictError: it was replaced while it was read.
+    """
+    bucket, key = split(url)
+    with _errors(url):
+        whole = _library().get(_store(bucket), key)
+        total, tag = int(whole.meta["size"]), whole.meta.get("e_tag")
+        small = bytes(whole.bytes()) if total <= size else None
+        del whole  # lets go of the connection
+    if small is not None:
+        yield small
+        return
+    for start in range(0, total, size):
+        yield _read(url, start, min(size, total - start), tag)[0]
+
+
 def open_object(url: str, size: int) -> BinaryIO:
-    """An object as a file that is read in blocks, forwards mostly."""
-    return io.BufferedReader(_Object(url, size), _READ_AHEAD)
+    """An object of that size as a file that is read in blocks, forwards mostly; all of one version of it."""
+    return io.BufferedReader(_Object(url, size), BLOCK)
 
 
 class _Object(io.RawIOBase):
@@ -118,7 +160,7 @@ class _Object(io.RawIOBase):
     def __init__(self, url: str, size: int) -> None:
         self._url = url
         self._size = size
-        self._bucket, self._key = split(url)
+        self._tag: str | None = None
         self._at = 0
 
     def readable(self) -> bool:
@@ -139,42 +181,72 @@ class _Object(io.RawIOBase):
         length = min(len(buffer), self._size - self._at)
         if length <= 0:
             return 0
-        with _errors(self._url):
-            data = bytes(_library().get_range(_store(self._bucket), self._key, start=self._at, length=length))
+        data, meta = _read(self._url, self._at, length, self._tag)
+        if meta["size"] != self._size:
+            raise _changed(self._url)
+        self._tag = meta.get("e_tag")
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
-def _regex(key: str) -> str:
+def _read(url: str, start: int, length: int, tag: str | None = None) -> tuple[bytes, Any]:
+    """A range, and what is known of the object; if a tag is given, only of the version that has it."""
+    bucket, key = split(url)
+    wanted: Any = {"range": (start, start + length)}
+    if tag:
+        wanted["if_match"] = tag
+    with _errors(url):
+        found = _library().get(_store(bucket), key, options=wanted)
+        return bytes(found.bytes()), found.meta
+
+
+def _expression(key: str) -> re.Pattern[str]:
     """A pattern as of a shell, in which `*` and `?` don't cross a `/` and `**` does."""
     signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", key)
-    return "".join(signs.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts)
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", key)
+    made = [signs.get(part) or (_one_of(part) if part.startswith("[") else re.escape(part)) for part in parts]
+    try:
+        return re.compile("".join(made), re.DOTALL)
+    except re.error as error:
+        raise ConfigError(f"{key!r} is no pattern: {error}", hint="signs are *, ?, [abc], [!abc] and **/") from error
+
+
+def _one_of(part: str) -> str:
+    if not part.endswith("]"):
+        return re.escape(part)
+    inner = part[1:-1].removeprefix("!").replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
+    return f"[{'^' if part.startswith('[!') else ''}{inner.replace('^', chr(92) + '^')}]"
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=16)
-def _made(bucket: str, given: tuple[tuple[str, str], ...]) -> Any:
-    config = dict(given)
-    client = {"allow_http": True} if config.pop("aws_allow_http", "") else {}
+def _made(bucket: str, settings: tuple[tuple[str, str], ...]) -> Any:
     from obstore.store import S3Store
 
-    plain = {key.removeprefix("aws_"): value for key, value in config.items() if key != "aws_conditional_put"}
-    plain["endpoint"] = plain.pop("endpoint_url", "")
-    settings: Any = {key: value for key, value in plain.items() if value}
-    options: Any = {**client, "timeout": "30s", "connect_timeout": "5s"}
+    config: Any = dict(settings)
+    client: Any = {"timeout": "30s", "connect_timeout": "5s"}
+    if config.pop("aws_allow_http", ""):
+        client["allow_http"] = True
     return S3Store(
         bucket,
-        config=settings,
-        client_options=options,
+        config=config,
+        client_options=client,
         retry_config={"max_retries": 3},
         virtual_hosted_style_request=False,
     )
 
 
-def _store(bucket: str) -> Any:
+def _store(bucket: str, environ: Mapping[str, str] | None = None) -> Any:
     _library()
-    return _made(bucket, tuple(sorted(options().items())))
+    return _made(bucket, tuple(sorted(options(environ).items())))
 
 
 def _library() -> Any:
@@ -185,23 +257,23 @@ def _library() -> Any:
     return obstore
 
 
-class _errors:  # noqa: N801 - used as a `with` word
+@contextmanager
+def _errors(url: str) -> Iterator[None]:
     """Turns the library's errors into ours."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        ours = error is not None and (kind.__module__.startswith("obstore") or isinstance(error, (OSError, ValueError)))
-        if not ours:
-            return
-        if isinstance(error, FileNotFoundError) or kind.__name__ == "NotFoundError":
-            raise NotFoundError(f"there is no object {self._url}") from error
-        first = str(error).strip().partition("\n")[0][:300]
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no object {url}") from error
+    except Exception as error:
+        if type(error).__name__ == "PreconditionError":
+            raise _changed(url) from error
+        if not (type(error).__module__.startswith("obstore") or isinstance(error, (OSError, ValueError))):
+            raise
         raise StorageError(
-            f"{self._url} can't be reached: {first}",
+            f"{url} can't be reached: {str(error).strip().partition(chr(10))[0][:300]}",
             hint="check AWS_ENDPOINT_URL, AWS_REGION and the keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
         ) from error
+
+
+def _changed(url: str) -> ConflictError:
+    return ConflictError(f"{url} was replaced while it was read", hint="read it again")
