@@ -290,7 +290,16 @@ with Supervisor(command, port=int(sys.argv[3]), run_dir=sys.argv[2]) as supervis
 def program(run_dir: Path, port: int = 0, *mode: str) -> Iterator[subprocess.Popen[str]]:
     script = str(Path(__file__).with_name("tiny_replica.py"))
     command = [sys.executable, "-c", PROGRAM, script, str(run_dir), str(port), *mode]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    # Tests that were started in the background inherit that Ctrl-C is ignored, and a program would inherit it from them.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with started as process:
         try:
             yield process
         finally:
