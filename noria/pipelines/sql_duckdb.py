@@ -13,7 +13,7 @@ import polars as pl
 
 from noria.core import MissingExtraError
 from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_session import Dialect, in_blocks
+from noria.pipelines.sql_session import BrokenStreamError, Dialect, arrow_frames, in_blocks
 from noria.pipelines.sql_text import typed
 from noria.pipelines.sql_url import file_of
 
@@ -50,6 +50,8 @@ class DuckDb:
                     yield DuckDbSession(connection)
                 except (duckdb.Error, OSError) as error:
                     raise Failure(_kind(error), str(error)) from None
+                except BrokenStreamError as error:
+                    raise Failure("values", str(error)) from None
 
 
 class DuckDbSession:
@@ -69,12 +71,9 @@ class DuckDbSession:
     def frames(
         self, select: str, columns: dict[str, str], cursor: str | None, after: Any, block_rows: int
     ) -> Generator[pl.DataFrame]:
-        import arro3.core
-
         bound = [] if after is None else [after.isoformat() if isinstance(after, (date, datetime)) else after]
         relation = self._connection.sql(select, params=bound)
-        reader = arro3.core.RecordBatchReader.from_stream(relation)
-        yield from in_blocks(_frames(reader), block_rows)
+        yield from in_blocks(arrow_frames(relation), block_rows)
 
     def tables(self) -> list[str]:
         found = self._connection.execute(
@@ -82,14 +81,6 @@ class DuckDbSession:
             "WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"
         ).fetchall()
         return [name if schema == "main" else f"{schema}.{name}" for schema, name in found]
-
-
-def _frames(reader: Any) -> Iterator[pl.DataFrame]:
-    import arro3.core
-
-    yield pl.DataFrame(arro3.core.Table.from_batches([], schema=reader.schema))
-    for batch in reader:
-        yield pl.DataFrame(batch)
 
 
 def _kind(error: Any) -> Kind:

@@ -85,13 +85,11 @@ class MySqlSession:
         if after is not None and cursor is not None:
             select, bound = select.replace("%", "%%").replace(_AFTER, "%s"), (bindable(after, int(columns[cursor])),)
         answer = self._connection.cursor()
-        answer.execute(select, bound)
-        kinds = [(str(described[0]), int(described[1])) for described in answer.description]
-        first = True
-        while (rows := answer.fetchmany(block_rows)) or first:
-            values = zip(*rows, strict=True) if rows else ((),) * len(kinds)
-            yield pl.DataFrame([column(name, kind, found) for (name, kind), found in zip(kinds, values, strict=True)])
-            first = False
+        try:
+            answer.execute(select, bound)
+            yield from _blocks(answer, block_rows)
+        finally:
+            _abandon(self._connection)
 
     def tables(self) -> list[str]:
         return [str(row[0]) for row in self._run("SHOW TABLES")]
@@ -100,6 +98,15 @@ class MySqlSession:
         with closing(self._connection.cursor()) as cursor:
             cursor.execute(text)
             return list(cursor.fetchall())
+
+
+def _blocks(answer: Any, block_rows: int) -> Iterator[pl.DataFrame]:
+    kinds = [(str(described[0]), int(described[1])) for described in answer.description]
+    first = True
+    while (rows := answer.fetchmany(block_rows)) or first:
+        values = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+        yield pl.DataFrame([column(name, kind, found) for (name, kind), found in zip(kinds, values, strict=True)])
+        first = False
 
 
 def _connected(where: Address) -> Any:

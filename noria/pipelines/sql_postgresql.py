@@ -13,7 +13,7 @@ import polars as pl
 
 from noria.core import MissingExtraError
 from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_session import CONNECT_SECONDS, Dialect, in_blocks
+from noria.pipelines.sql_session import CONNECT_SECONDS, BrokenStreamError, Dialect, arrow_frames, in_blocks
 from noria.pipelines.sql_text import typed
 from noria.pipelines.sql_url import address
 
@@ -28,7 +28,7 @@ DIALECT = Dialect('"', dict.fromkeys(_AS_IT_IS, "{}"), "{}::text", "current_sett
 
 _KINDS: dict[str, Kind] = {
     "42P01": "table", "3F000": "table", "25006": "writes", "42501": "rights", "28": "login", "3D000": "database",
-    "08": "lost", "57P": "lost", "53": "lost", "58": "lost", "22": "values", "42": "query", "0A": "query",
+    "08": "lost", "57": "lost", "40": "lost", "53": "lost", "58": "lost", "22": "values", "42": "query", "0A": "query",
 }  # fmt: skip
 
 _WHEN_CONNECTING: dict[str, Kind] = {
@@ -63,6 +63,8 @@ class PostgreSql:
                 yield PostgreSqlSession(connection)
             except Error as error:
                 raise Failure(_kind(error), _words(error)) from None
+            except BrokenStreamError as error:
+                raise Failure(_kind_half_way(str(error)), _words(error)) from None
 
     def _libpq(self) -> str:
         where = self._address
@@ -98,14 +100,11 @@ class PostgreSqlSession:
     def frames(
         self, select: str, columns: dict[str, str], cursor: str | None, after: Any, block_rows: int
     ) -> Generator[pl.DataFrame]:
-        import arro3.core
-
         if after is not None:
             self._run("SELECT set_config('noria.after', $1, true)", [_as_text(after)])
         with closing(self._connection.cursor()) as cursor_:
             cursor_.execute(select)
-            reader = arro3.core.RecordBatchReader.from_stream(cursor_.fetch_arrow())
-            yield from in_blocks(_frames(reader), block_rows)
+            yield from in_blocks(arrow_frames(cursor_.fetch_arrow()), block_rows)
 
     def tables(self) -> list[str]:
         found = self._run(
@@ -127,14 +126,6 @@ class PostgreSqlSession:
             return pl.DataFrame(cursor.fetch_arrow())
 
 
-def _frames(reader: Any) -> Iterator[pl.DataFrame]:
-    import arro3.core
-
-    yield pl.DataFrame(arro3.core.Table.from_batches([], schema=reader.schema))
-    for batch in reader:
-        yield pl.DataFrame(batch)
-
-
 def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -148,6 +139,14 @@ def _kind(error: Any) -> Kind:
         if state[:length] in _KINDS:
             return _KINDS[state[:length]]
     return "query" if state else "lost"
+
+
+def _kind_half_way(text: str) -> Kind:
+    """What ended a `COPY` that had begun, for which there are only words: a row that can't be computed, or the server."""
+    if "read-only transaction" in text:
+        return "writes"
+    ended = "ERROR:" not in text or "terminating connection" in text or "canceling statement" in text
+    return "lost" if ended else "values"
 
 
 def _words(error: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -65,6 +65,27 @@ class Database(Protocol):
     """One database at a URL; nothing is connected before a session is opened."""
 
     def session(self) -> AbstractContextManager[Session]: ...
+
+
+class BrokenStreamError(Exception):
+    """An Arrow stream ended with an error, of which only the words are known."""
+
+
+def arrow_frames(stream: Any) -> Iterator[pl.DataFrame]:
+    """The batches of an Arrow stream, after an empty one that has the columns."""
+    import arro3.core
+
+    reader = arro3.core.RecordBatchReader.from_stream(stream)
+    yield pl.DataFrame(arro3.core.Table.from_batches([], schema=reader.schema))
+    batches = iter(reader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # arro3 has no type of its own for what a driver reports
+            raise BrokenStreamError(str(error)) from None
+        if batch is None:
+            return
+        yield pl.DataFrame(batch)
 
 
 def in_blocks(frames: Iterable[pl.DataFrame], block_rows: int) -> Generator[pl.DataFrame]:
