@@ -142,7 +142,7 @@ def _kind(error: Any) -> Kind:
 
 
 def _kind_half_way(text: str) -> Kind:
-    """What ended a `COPY` that had begun, for which there are only words: a row that can't be computed, or the server."""
+    """What ended a `COPY` that had begun, of which only words tell: a row that can't be computed, or the server."""
     if "read-only transaction" in text:
         return "writes"
     ended = "ERROR:" not in text or "terminating connection" in text or "canceling statement" in text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -478,10 +480,27 @@ def test_a_locked_duckdb_file_is_named(duckdb_shop: Shop, tmp_path: Path) -> Non
             other.kill()
 
 
-def test_files_of_other_databases_are_not_reached(duckdb_shop: Shop, tmp_path: Path) -> None:
-    out = tmp_path / "out.csv"
-    mistake(duckdb_shop, NoriaError, f"COPY (SELECT 1) TO '{out}'")
-    assert not out.exists()
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("duckdb", "COPY (SELECT 1) TO '{file}'"),
+        ("duckdb", "ATTACH '{file}' AS other"),
+        ("sqlite", "ATTACH '{file}' AS other"),
+        ("sqlite", "VACUUM INTO '{file}'"),
+        ("mariadb", "SELECT 1 INTO OUTFILE '{file}'"),
+        ("postgresql", "COPY items TO '{file}'"),
+    ],
+)
+def test_no_other_file_is_written(kind: str, statement: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    shop = shop_of(kind, request, tmp_path)
+    fill(shop)
+    folder = Path(tempfile.mkdtemp(prefix="noria-out-"))  # pytest's own folders are closed to the servers' users
+    folder.chmod(0o777)
+    try:
+        mistake(shop, NoriaError, statement.format(file=folder / "out"))
+        assert not list(folder.iterdir())
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("module", ["adbc_driver_postgresql", "pymysql", "duckdb"])
