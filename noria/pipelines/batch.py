@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -202,17 +203,18 @@ class Loading:
         self._earlier = self._add_earlier_keys()
         parts, rows = [], dict.fromkeys((source.name for source in self._plan.inputs), 0)
         self._progress.begin(self._source.name, sum(source.size for source in self._plan.inputs) or None)
-        for number, said in enumerate(compute.each(work, self._pieces())):
-            source, start = self._places[number]
-            self._starts.append(start + rows[source.name])
-            rows[source.name] += said.rows
-            self._account(said, source, self._starts[-1])
-            parts += [said.part] if said.part is not None else []
-            self._progress.advance(self._source.name, said.size)
+        with closing(self._pieces()) as items:  # else files and connections would stay open after an error
+            for number, said in enumerate(compute.each(work, items)):
+                source, start = self._places[number]
+                self._starts.append(start + rows[source.name])
+                rows[source.name] += said.rows
+                self._account(said, source, self._starts[-1])
+                parts += [said.part] if said.part is not None else []
+                self._progress.advance(self._source.name, said.size)
         self._input_rows = rows
         return parts
 
-    def _pieces(self) -> Iterator[tuple[int, str, Piece]]:
+    def _pieces(self) -> Generator[tuple[int, str, Piece]]:
         self._places: list[tuple[Input, int]] = []
         for source in self._plan.inputs:
             before = self._plan.rows_before.get(source.name, 0)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from noria.core import DataError
-from noria.pipelines.databases import check_cursor, masked, misspelt, open_database
 from noria.pipelines.extract import PIECE_ROWS, Input
-
-_TABLE = re.compile(r"[\w$]+(\.[\w$]+)?")
+from noria.pipelines.sql.reading import SqlQuery, newest, read_sql
+from noria.pipelines.sql.url import masked
 
 
 class Query:
@@ -36,85 +34,83 @@ class Query:
     """
 
     def __init__(self, url: str, query: str, cursor: str | None, root: Path, last: Any) -> None:
-        self._database = open_database(url, root)
-        self._table = query if _TABLE.fullmatch(query.strip()) else None
-        text = f"SELECT * FROM {self._database.quoted(query.strip())}" if self._table else query.strip().rstrip(";")
-        self._query, self._cursor = text, cursor
+        self._query, self._cursor, self._root = SqlQuery(url, query, cursor), cursor, root
         self._last = last or {"value": None, "seen": []}
         self._value: Any = self._last["value"]
         self._seen: list[str] = list(self._last["seen"])
-        shown = query.strip() if len(query.strip()) < 60 else f"{query.strip()[:57]}…"
-        self.input = Input(f"{masked(url)} {' '.join(shown.split())}", "frames", "", 0, "", frames=self._frames)
+        shown = " ".join(query.split())
+        shown = shown if len(shown) < 60 else f"{shown[:57]}…"
+        self.input = Input(f"{masked(url)} {shown}", "frames", "", 0, "", frames=self._frames)
 
     def identity(self) -> str:
         """Changes when there are new rows: the cursor's greatest value; without a cursor always another."""
-        if self._cursor is None:
-            return secrets.token_hex(8)
-        return str(self._ask(f"max({self._database.quoted(self._cursor)})"))
+        return secrets.token_hex(8) if self._cursor is None else str(newest(self._query, self._root))
 
     def is_done(self) -> bool:
         """Whether there is nothing that the last load hasn't read."""
         if self._cursor is None or self._value is None:
             return False
-        return int(self._ask("count(*)", where=self._where()) or 0) <= len(self._seen)
+        left = Counter(self._last["seen"])
+        with closing(read_sql(self._query, after=self._value, block_rows=1_000, root=self._root)) as frames:
+            return all(self._unread(frame, left).is_empty() for frame in frames)
 
     def state(self) -> dict[str, Any]:
         """Where the cursor stands now, and which rows have that value."""
         return {"value": self._value, "seen": self._seen}
 
-    def _where(self) -> str:
-        if self._value is None or self._cursor is None:
-            return ""
-        return f" WHERE {self._database.quoted(self._cursor)} >= {self._database.literal(self._value)}"
-
-    def _ask(self, what: str, where: str = "") -> Any:
-        text = f"SELECT {what} AS answer FROM ({self._query}) AS asked{where}"
-        try:
-            return next(self._database.blocks(text, 1))["answer"][0]
-        except DataError as error:
-            raise misspelt(error, self._database, self._table) if self._table else error from error
-
     def _frames(self) -> Iterator[pl.DataFrame]:
-        text = self._query
-        if self._cursor is not None:
-            order = f" ORDER BY {self._database.quoted(self._cursor)}"
-            text = f"SELECT * FROM ({self._query}) AS asked{self._where()}{order}"
-        try:
-            for frame in self._database.blocks(text, PIECE_ROWS):
-                yield self._new(frame) if self._cursor is not None else frame
-        except DataError as error:
-            raise misspelt(error, self._database, self._table) if self._table else error from error
+        after = self._value if self._cursor is not None else None
+        left = Counter(self._last["seen"])
+        with closing(read_sql(self._query, after=after, block_rows=PIECE_ROWS, root=self._root)) as frames:
+            for frame in frames:
+                unread = self._unread(frame, left)
+                self._remember(unread)
+                yield unread
 
-    def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows that weren't read before; remembers those that have the newest value."""
-        assert self._cursor is not None
-        check_cursor(frame, self._cursor)
-        before = set(self._last["seen"])
-        if before:
-            known = frame[self._cursor].map_elements(_plain, return_dtype=pl.Object).to_list() if len(frame) else []
-            same = [number for number, value in enumerate(known) if value == self._last["value"]]
-            digests = dict(zip(same, _digests(frame[same]), strict=True)) if same else {}
-            again = {number for number, digest in digests.items() if digest in before}
-            if again:
-                frame = frame.filter(~pl.Series([number in again for number in range(len(frame))]))
+    def _unread(self, frame: pl.DataFrame, left: Counter[str]) -> pl.DataFrame:
+        """Without the rows that the last load had read: they have its last value, and each is left out once."""
+        if self._cursor is None or not left.total() or frame.is_empty():
+            return frame
+        last = _text(self._last["value"])
+        same = [n for n, value in enumerate(frame[self._cursor].to_list()) if _text(value) == last]
+        keep = [True] * len(frame)
+        for number, digest in zip(same, _digests(frame[same]), strict=True):
+            if left[digest]:
+                left[digest] -= 1
+                keep[number] = False
+        return frame if all(keep) else frame.filter(pl.Series(keep))
+
+    def _remember(self, frame: pl.DataFrame) -> None:
+        """The last value of rows in the cursor's order (not the greatest: the database may order otherwise than we)."""
+        if self._cursor is None:
+            return
         values = frame[self._cursor].drop_nulls()
-        if len(values):
-            newest = values.max()
-            plain = _plain(newest)
-            mine = _digests(frame.filter(pl.col(self._cursor) == newest))
-            self._seen = [*self._seen, *mine] if plain == self._value else mine
-            self._value = plain
-        return frame
+        if values.is_empty():
+            return
+        last = values[-1]
+        mine = _digests(frame.filter(pl.col(self._cursor) == last))
+        self._seen = [*self._seen, *mine] if _plain(last) == self._value else mine
+        self._value = _plain(last)
 
 
 def _plain(value: Any) -> Any:
     """A cursor's value as JSON has it."""
+    return value.isoformat() if isinstance(value, (date, datetime)) else value
+
+
+def _text(value: Any) -> str | None:
+    """A value as text: a column may come as text in one block and typed in another."""
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(sep=" ")
-    return str(value) if isinstance(value, (date, Decimal)) else value
+        return value.isoformat(sep=" ")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value).replace("T", " ", 1) if _is_instant(value) else str(value)
+
+
+def _is_instant(value: Any) -> bool:
+    return isinstance(value, str) and value[10:11] == "T" and value[4:5] == "-"
 
 
 def _digests(frame: pl.DataFrame) -> list[str]:
-    return [
-        hashlib.blake2b(msgspec.json.encode(list(row), enc_hook=str), digest_size=8).hexdigest() for row in frame.rows()
-    ]
+    encoded = (msgspec.json.encode([_text(value) for value in row]) for row in frame.iter_rows())
+    return [hashlib.blake2b(row, digest_size=8).hexdigest() for row in encoded]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from noria.core import (
 )
 from noria.pipelines.checks import Check, unique
 from noria.pipelines.expressions import definition
+from noria.pipelines.sql.url import masked
 from noria.storage import Workspace
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from noria.pipelines.query import Query
     from noria.pipelines.steps import Step
 
-DATABASES = ("postgresql", "mysql", "mariadb", "sqlite", "duckdb")
+DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "duckdb")
 FORMATS = (
     *(f"{form}{packed}" for form in (".csv", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zst")),
     ".parquet",
@@ -57,8 +57,8 @@ class Source:
         steps: transformations of the whole table, fitted to it; rows that come later are transformed by the same
             state, until everything is read anew (`noria run NAME --full`).
         query: for databases: a `SELECT`, or a table's name.
-        cursor: for databases: a column that never shrinks (a serial number, the time of change); without it each run
-            reads all rows.
+        cursor: for databases: a column that never shrinks (a serial number, the time of change); rows in which it is
+            missing come only when all rows are read. Without a cursor each run reads all rows.
         max_bad: the largest share of bad rows that is let through; with more, or when a table would be replaced by
             nothing since every row is bad, the run stops and the table stays as it is.
         fresh: how old the newest row's event time may be when rows are loaded, such as `2d`.
@@ -164,7 +164,7 @@ class Source:
             )
         elif not self.path.startswith("delta://") and not self.path.lower().endswith(FORMATS):
             raise ConfigError(
-                f"source {self.name!r}: {_masked(self.path)!r} has no known format",
+                f"source {self.name!r}: {masked(self.path)!r} has no known format",
                 hint=allowed([*FORMATS, "delta://", *(f"{name}://" for name in DATABASES)]),
                 field="path",
             )
@@ -198,7 +198,7 @@ class Source:
         return {
             "kind": self.kind,
             "name": self.name,
-            "path": _masked(self.path),
+            "path": masked(self.path),
             "schema": self.schema.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
             "key": self.key,
@@ -265,8 +265,3 @@ class Source:
             result.rows,
             {"by_rule": result.by_rule, "extra_columns": list(result.extra_columns), "mode": result.mode},
         )
-
-
-def _masked(url: str) -> str:
-    """The URL without its password, which belongs in no definition, report or error."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

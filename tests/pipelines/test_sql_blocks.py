@@ -19,13 +19,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from databases import PASSWORD, Server, free_port, mariadb, postgresql
 
 from noria.core import ConfigError, DataError, MissingExtraError, NoriaError, NotFoundError, StorageError
-from noria.pipelines import sql_mysql
-from noria.pipelines.sql import SqlQuery, is_sql, masked, newest, read_sql
-
-sys.path.insert(0, str(Path(__file__).parent))
-from databases import PASSWORD, Server, free_port, mariadb, postgresql
+from noria.pipelines.sql import mysql as sql_mysql
+from noria.pipelines.sql.reading import SqlQuery, is_sql, masked, newest, read_sql
 
 KINDS = ["postgresql", "mariadb", "sqlite", "duckdb"]
 SECRETS = (PASSWORD, "s3cret")
@@ -332,7 +330,7 @@ def test_memory_stays_flat(kind: str, request: pytest.FixtureRequest, tmp_path: 
     shop = shop_of(kind, request, tmp_path)
     fill(shop, 1000)
     program = (
-        "import sys, resource; from pathlib import Path; from noria.pipelines.sql import *\n"
+        "import sys, resource; from pathlib import Path; from noria.pipelines.sql.reading import *\n"
         "peaks = []\n"
         "for limit in (20_000, 500_000):\n"
         "    query = f'SELECT a.id, a.name, b.name AS n2, a.price FROM items a, items b LIMIT {limit}'\n"
@@ -432,7 +430,7 @@ def test_a_server_that_is_down_or_silent_is_named_in_time(
     shop = Shop(kind, "", tmp_path, lambda *_: None)
     assert "can't be reached" in mistake(shop, StorageError, "t", url=f"{kind}://me:s3cret@127.0.0.1:{free_port()}/x")
     monkeypatch.setattr(sql_mysql, "CONNECT_SECONDS", 2)
-    monkeypatch.setattr("noria.pipelines.sql_postgresql.CONNECT_SECONDS", 2)
+    monkeypatch.setattr("noria.pipelines.sql.postgresql.CONNECT_SECONDS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         url = f"{kind}://me:s3cret@127.0.0.1:{silent.getsockname()[1]}/x"

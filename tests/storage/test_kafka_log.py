@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from real_servers import free_port, noida_broker
 
 from noria.core import ConfigError, StorageError
 from noria.storage.event_log import EventLog
 from noria.storage.urls import open_log
 from noria.testing.event_log import EventLogConformance
-
-sys.path.insert(0, str(Path(__file__).parent))
-from real_servers import free_port, noida_broker
 
 pytest.importorskip("confluent_kafka")
 _numbers = itertools.count()

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real_servers import free_port, redis_server
 
 from noria.core import ConfigError, StorageError
 from noria.storage import OnlineStore, open_online
 from noria.storage.online import Mark
 from noria.storage.redis_online import RedisOnline
 from noria.testing import OnlineStoreConformance
-
-sys.path.insert(0, str(Path(__file__).parent))
-from real_servers import free_port, redis_server
 
 pytest.importorskip("redis")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from real_servers import free_port, s3_server
 
 import noria as nr
 from noria.core import (
@@ -28,9 +29,6 @@ from noria.core import (
 from noria.storage import BlobStore, Workspace, open_blobs, open_table, s3
 from noria.storage.tables import Table
 from noria.testing import BlobStoreConformance, TableConformance
-
-sys.path.insert(0, str(Path(__file__).parent))
-from real_servers import free_port, s3_server
 
 pytest.importorskip("obstore")
 

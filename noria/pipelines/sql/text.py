@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from noria.core import ConfigError
-from noria.pipelines.sql_session import Dialect
+from noria.pipelines.sql.session import Dialect
 
 _PART = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+"|`(?:[^`]|``)+`)'
 _TABLE = re.compile(rf"{_PART}(?:\.{_PART}){{0,2}}")

@@ -1,14 +1,14 @@
 """Rows of SQL databases, in blocks: PostgreSQL, MySQL and MariaDB, SQLite, DuckDB.
 
 A query is read once, in one snapshot, through a connection that can't write; no more than a block of rows is held.
-Each database is asked in its own fastest way that streams (see `sql_postgresql` and its neighbours). What has no exact
+Each database is asked in its own fastest way that streams (see `postgresql` and its neighbours). What has no exact
 counterpart in a dataframe (`numeric`, `json`, `uuid`, times of day, a SQLite column of mixed types, MySQL's zero dates)
 arrives as text, for the schema to judge: the same column may be text in one block and typed in the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ from typing import Any
 import polars as pl
 
 from noria.core import ConfigError, DataError, NoriaError, allowed
-from noria.pipelines.sql_duckdb import DuckDb
-from noria.pipelines.sql_errors import Failure, to_noria
-from noria.pipelines.sql_mysql import MySql
-from noria.pipelines.sql_postgresql import PostgreSql
-from noria.pipelines.sql_session import Database, Session
-from noria.pipelines.sql_sqlite import Sqlite
-from noria.pipelines.sql_text import after_first, newest_first, rows_of, table_of
-from noria.pipelines.sql_url import masked, scheme_of
+from noria.pipelines.sql.duckdb import DuckDb
+from noria.pipelines.sql.errors import Failure, to_noria
+from noria.pipelines.sql.mysql import MySql
+from noria.pipelines.sql.postgresql import PostgreSql
+from noria.pipelines.sql.session import Database, Session
+from noria.pipelines.sql.sqlite import Sqlite
+from noria.pipelines.sql.text import after_first, newest_first, rows_of, table_of
+from noria.pipelines.sql.url import masked, scheme_of
 
 __all__ = ["SqlQuery", "is_sql", "masked", "newest", "read_sql"]
 
@@ -62,7 +62,7 @@ def is_sql(url: str) -> bool:
     return "://" in url and scheme_of(url) in _DATABASES
 
 
-def read_sql(query: SqlQuery, *, after: Any = None, block_rows: int = 200_000, root: Path) -> Iterator[pl.DataFrame]:
+def read_sql(query: SqlQuery, *, after: Any = None, block_rows: int = 200_000, root: Path) -> Generator[pl.DataFrame]:
     """The answer in blocks of up to so many rows; at least one, which may have columns and no rows.
 
     Nothing is connected before the first block is asked for, and the connection is closed after the last one, or when

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from noria.core import ConfigError, DataError, NoriaError, NotFoundError, StorageError, allowed
-from noria.pipelines.sql_url import masked, without_secrets
+from noria.pipelines.sql.url import masked, without_secrets
 
 Kind = Literal["down", "login", "database", "table", "query", "writes", "rights", "values", "lost", "file"]
 
@@ -26,7 +26,7 @@ _HINTS: dict[Kind, tuple[Callable[..., NoriaError], str, str]] = {
 }
 
 
-class Failure(Exception):  # noqa: N818 (it never leaves the room: sql.py turns it into a NoriaError)
+class Failure(Exception):  # noqa: N818 (it never leaves the room: reading.py turns it into a NoriaError)
     """What a driver reported, sorted by what the user can do about it.
 
     Attributes:

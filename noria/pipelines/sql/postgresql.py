@@ -12,10 +12,10 @@ from urllib.parse import quote, urlencode
 import polars as pl
 
 from noria.core import MissingExtraError
-from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_session import CONNECT_SECONDS, BrokenStreamError, Dialect, arrow_frames, in_blocks
-from noria.pipelines.sql_text import typed
-from noria.pipelines.sql_url import address
+from noria.pipelines.sql.errors import Failure, Kind
+from noria.pipelines.sql.session import CONNECT_SECONDS, BrokenStreamError, Dialect, arrow_frames, in_blocks
+from noria.pipelines.sql.text import typed
+from noria.pipelines.sql.url import address
 
 _AS_IT_IS = (
     "smallint", "integer", "bigint", "real", "double precision", "text", "character varying", "boolean", "date",

@@ -11,11 +11,11 @@ from typing import Any
 import polars as pl
 
 from noria.core import ConfigError, MissingExtraError, allowed
-from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_mysql_values import FLOAT, bindable, column
-from noria.pipelines.sql_session import CONNECT_SECONDS, Dialect
-from noria.pipelines.sql_text import typed
-from noria.pipelines.sql_url import Address, address
+from noria.pipelines.sql.errors import Failure, Kind
+from noria.pipelines.sql.mysql_values import FLOAT, bindable, column
+from noria.pipelines.sql.session import CONNECT_SECONDS, Dialect
+from noria.pipelines.sql.text import typed
+from noria.pipelines.sql.url import Address, address
 
 _AFTER = "/*noria:after*/"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import polars as pl
 
-from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_session import CONNECT_SECONDS, Dialect
-from noria.pipelines.sql_text import typed
-from noria.pipelines.sql_url import file_of
+from noria.pipelines.sql.errors import Failure, Kind
+from noria.pipelines.sql.session import CONNECT_SECONDS, Dialect
+from noria.pipelines.sql.text import typed
+from noria.pipelines.sql.url import file_of
 
 DIALECT = Dialect('"', {}, "{}", ":noria_after")
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from noria.core import MissingExtraError
-from noria.pipelines.sql_errors import Failure, Kind
-from noria.pipelines.sql_session import BrokenStreamError, Dialect, arrow_frames, in_blocks
-from noria.pipelines.sql_text import typed
-from noria.pipelines.sql_url import file_of
+from noria.pipelines.sql.errors import Failure, Kind
+from noria.pipelines.sql.session import BrokenStreamError, Dialect, arrow_frames, in_blocks
+from noria.pipelines.sql.text import typed
+from noria.pipelines.sql.url import file_of
 
 _AS_IT_IS = (
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
@@ -39,19 +42,26 @@ class DuckDb:
             import duckdb
         except ImportError as error:
             raise MissingExtraError("duckdb", "duckdb", "reading a DuckDB file") from error
-        with tempfile.TemporaryDirectory(prefix="noria-duckdb-") as folder:
-            options: dict[str, Any] = {"memory_limit": _MEMORY, "temp_directory": folder}
+        options: dict[str, Any] = {"memory_limit": _MEMORY, "temp_directory": _scratch()}
+        try:
+            connection = duckdb.connect(str(self._file), read_only=True, config=options)
+        except duckdb.Error as error:
+            raise Failure("file", str(error)) from None
+        with closing(connection):
             try:
-                connection = duckdb.connect(str(self._file), read_only=True, config=options)
-            except duckdb.Error as error:
-                raise Failure("file", str(error)) from None
-            with closing(connection):
-                try:
-                    yield DuckDbSession(connection)
-                except (duckdb.Error, OSError) as error:
-                    raise Failure(_kind(error), str(error)) from None
-                except BrokenStreamError as error:
-                    raise Failure("values", str(error)) from None
+                yield DuckDbSession(connection)
+            except (duckdb.Error, OSError) as error:
+                raise Failure(_kind(error), str(error)) from None
+            except BrokenStreamError as error:
+                raise Failure("values", str(error)) from None
+
+
+@cache
+def _scratch() -> str:
+    """Where sorts go: one folder for the process, since all its connections to a file must have equal options."""
+    folder = tempfile.mkdtemp(prefix="noria-duckdb-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class DuckDbSession:
