@@ -12,7 +12,7 @@ source = nr.Source(
     str(Path(sys.argv[1]).resolve()),
     schema={**dict.fromkeys(texts, "str"), **dict.fromkeys(numbers, "float64?")},
     checks=checks if sys.argv[3] == "checks" else [],
-    steps=[nr.DropMissing(), nr.Encode(), nr.Normalize()] if sys.argv[3] != "load" else [],
+    steps=[nr.DropMissing(), nr.Encode(), nr.Normalize(numbers)] if sys.argv[3] != "load" else [],
 )
 with nr.Workspace.open(nr.Settings(Path(sys.argv[2]))) as workspace:
     print(nr.BatchProcessor(source, workspace).run().rows)

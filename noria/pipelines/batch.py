@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from noria.pipelines.contract import POSITION, REASONS, TEXT
 from noria.pipelines.dtypes import polars_schema
 from noria.pipelines.duplicates import KeyIndex, key_hashes
 from noria.pipelines.extract import PIECE_BYTES, Input, Piece, pieces
+from noria.pipelines.first_look import Answered, Look, first_look
 from noria.pipelines.loads import MARK, Load, Loads
 from noria.pipelines.plan import Plan, plan_load
 from noria.pipelines.source import Source
@@ -133,28 +134,42 @@ class Loading:
         self._bad_parts: list[Part] = []
         self._input_rows: dict[str, int] = {}
         self._starts: list[int] = []
+        self._answers: list[list[Any]] = []
 
     def run(self) -> BatchResult:
         self._loads.table.discard(f"{self._number:012d}-")
         self._loads.quarantine.discard(f"{self._number:012d}-")
         scratch = self._workspace.settings.state_dir / "scratch" / self._source.name
-        at_once = not self._source.steps and not self._unique
+        steps, looks = self._steps_while_reading()
+        at_once = not self._unique and len(steps) == len(self._source.steps)
         work = Work(
             self._source.schema,
             tuple(check for check in self._source.checks if not isinstance(check, Unique)),
             None if self._unique else self._source.where,
             tuple(check.columns for check in self._unique),
             self._source.time,
+            steps,
+            looks,
             self._loads.table if at_once else None,
             self._prefix,
         )
         with self._compute(scratch) as compute:
             parts = self._read(work, compute, scratch)
-            fitted: tuple[FittedStep, ...] = ()
             if not at_once:
-                fitted, parts = self._transform(compute, scratch)
+                steps, parts = self._transform(compute, steps, looks)
+        dropped = self._kept - sum(part.rows for part in parts)
+        if dropped:
+            self._by_rule["dropped by steps"] += dropped
         self.verify()
-        return self._commit(fitted, parts)
+        return self._commit(steps, parts)
+
+    def _steps_while_reading(self) -> tuple[tuple[FittedStep, ...], tuple[Look, ...]]:
+        """Steps that can transform rows as they come in, and what those after them ask of the rows."""
+        if self._unique:  # which rows stay is known only at the end
+            return (), ()
+        if self._plan.steps is not None:
+            return steps_from_dict(self._plan.steps), ()
+        return first_look(self._source.steps, pl.Schema(polars_schema(self._source.schema)))
 
     def _compute(self, scratch: Path) -> Compute:
         address = self._workspace.settings.compute
@@ -218,11 +233,12 @@ class Loading:
         self._places: list[tuple[Input, int]] = []
         for source in self._plan.inputs:
             before = self._plan.rows_before.get(source.name, 0)
-            for piece in self.pieces(source):
-                self._places.append((source, before))
-                yield len(self._places) - 1, source.name, piece
+            with closing(self.pieces(source)) as found:
+                for piece in found:
+                    self._places.append((source, before))
+                    yield len(self._places) - 1, source.name, piece
 
-    def pieces(self, source: Input) -> Iterator[Piece]:
+    def pieces(self, source: Input) -> Generator[Piece]:
         """What an input consists of."""
         return pieces(source, self._source.schema, PIECE_BYTES)
 
@@ -236,6 +252,7 @@ class Loading:
             self._newest = max(said.newest, self._newest or said.newest)
         for index, hashes in zip(self._indexes, said.hashes, strict=True):
             index.add(hashes)
+        self._answers.append(said.answers)
         if len(said.bad):
             self._put_aside(said.bad.with_columns(pl.col(POSITION) + start), source.name)
 
@@ -261,8 +278,10 @@ class Loading:
 
     # --- the second pass: what needs to have seen all rows
 
-    def _transform(self, compute: Compute, scratch: Path) -> tuple[tuple[FittedStep, ...], list[Part]]:
-        schema = pl.Schema(polars_schema(self._source.schema))
+    def _transform(
+        self, compute: Compute, fitted: tuple[FittedStep, ...], looks: tuple[Look, ...]
+    ) -> tuple[tuple[FittedStep, ...], list[Part]]:
+        schema = self._empty(fitted).schema
         if self._unique:
             schema[POSITION] = pl.Int64()
         blocks: Blocks = compute.blocks(schema)
@@ -273,15 +292,16 @@ class Loading:
         if self._unique:
             blocks = blocks.then(_Keep(union, self._where()))
             self._count_filtered(blocks, sum(map(len, union.values())))
-        fitted: tuple[FittedStep, ...] = ()
         known = () if self._plan.steps is None else steps_from_dict(self._plan.steps)
-        for number, step in enumerate(self._source.steps):
-            fitted = (*fitted, known[number] if known else step.fit(blocks))
+        asked = {look.step: (place, look.question) for place, look in enumerate(looks)}
+        for number in range(len(fitted), len(self._source.steps)):
+            seen = blocks
+            if number in asked:
+                place, question = asked[number]
+                seen = Answered(blocks, question, [answers[place] for answers in self._answers])
+            fitted = (*fitted, known[number] if known else self._source.steps[number].fit(seen))
             blocks = blocks.then(fitted[-1])
         parts = blocks.map(partial(_stage, self._loads.table, self._prefix))
-        rows_out = sum(part.rows for part in parts)
-        if self._kept > rows_out:
-            self._by_rule["dropped by steps"] += self._kept - rows_out
         return fitted, [part for part in parts if part.rows]
 
     def _count_filtered(self, kept: Blocks, repeated: int) -> None:

@@ -6,8 +6,8 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class Input:
     size: int
     identity: str
     start: int = 0
-    frames: Callable[[], Iterator[pl.DataFrame]] | None = None
+    frames: Callable[[], Generator[pl.DataFrame]] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def readable(name: str) -> Iterator[None]:
         ) from error
 
 
-def pieces(source: Input, schema: Schema, size: int = PIECE_BYTES) -> Iterator[Piece]:
+def pieces(source: Input, schema: Schema, size: int = PIECE_BYTES) -> Generator[Piece]:
     """The input's pieces, in order.
 
     Raises:
@@ -205,11 +205,13 @@ def _options(source: Input) -> dict[str, str] | None:
 
 
 def _frames(source: Input, schema: Schema) -> Iterator[Piece]:
-    frames = source.frames() if source.frames is not None else iter(())
-    for frame in frames:
-        _require(frame.columns, schema)
-        extra = tuple(name for name in frame.columns if name not in schema)
-        yield Piece(partial(_from_frame, frame.select(schema.names), extra), len(frame))
+    if source.frames is None:
+        return
+    with closing(source.frames()) as frames:  # an error's traceback would keep a database's connection open, and its locks
+        for frame in frames:
+            _require(frame.columns, schema)
+            extra = tuple(name for name in frame.columns if name not in schema)
+            yield Piece(partial(_from_frame, frame.select(schema.names), extra), len(frame))
 
 
 def _from_frame(frame: pl.DataFrame, extra: tuple[str, ...]) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -154,7 +154,7 @@ class _Replaying(Loading):
     def inputs(self) -> dict[str, dict[str, Any]]:
         return {}
 
-    def pieces(self, source: Input) -> Iterator[Piece]:
+    def pieces(self, source: Input) -> Generator[Piece]:
         for start in range(0, len(self._held), PIECE_ROWS):
             rows = self._held.slice(start, PIECE_ROWS)
             yield Piece(partial(_read, rows, self._source), len(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from datetime import date, datetime
 from pathlib import Path
@@ -58,7 +58,7 @@ class Query:
         """Where the cursor stands now, and which rows have that value."""
         return {"value": self._value, "seen": self._seen}
 
-    def _frames(self) -> Iterator[pl.DataFrame]:
+    def _frames(self) -> Generator[pl.DataFrame]:
         after = self._value if self._cursor is not None else None
         left = Counter(self._last["seen"])
         with closing(read_sql(self._query, after=after, block_rows=PIECE_ROWS, root=self._root)) as frames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def find_table(location: str, settings: Settings) -> list[Input]:
     return [Input(f"delta://{location}", "frames", location, 0, f"{table.metadata().id}@{version}", frames=frames)]
 
 
-def _frames(location: str, version: int, options: dict[str, str] | None) -> Iterator[pl.DataFrame]:
+def _frames(location: str, version: int, options: dict[str, str] | None) -> Generator[pl.DataFrame]:
     scan = pl.scan_delta(location, version=version, storage_options=options)
     empty = True
     for frame in scan.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True):

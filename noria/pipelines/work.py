@@ -13,6 +13,8 @@ from noria.pipelines.checks import Check
 from noria.pipelines.contract import POSITION, judge
 from noria.pipelines.duplicates import Hashes, key_hashes
 from noria.pipelines.extract import Piece, readable
+from noria.pipelines.first_look import Look
+from noria.pipelines.steps import FittedStep, apply_steps
 from noria.storage.tables import Part, Table
 
 
@@ -29,6 +31,7 @@ class Said:
     newest: int | None
     size: int
     hashes: list[Hashes] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
     part: Part | None = None
 
 
@@ -40,6 +43,8 @@ class Work:
         checks: those that look at one row.
         where: rows for which it isn't true are left out; None where that has to wait.
         keys: sets of columns whose hashes are wanted.
+        steps: transform what is kept.
+        looks: what is to be told of the rows that come out of the steps.
         table: where the rows are staged at once; None to give them back, with `POSITION` if keys are wanted.
     """
 
@@ -48,6 +53,8 @@ class Work:
     where: pl.Expr | None
     keys: tuple[tuple[str, ...], ...]
     time: str | None
+    steps: tuple[FittedStep, ...]
+    looks: tuple[Look, ...]
     table: Table | None
     prefix: str
 
@@ -72,6 +79,8 @@ class Work:
             "size": piece.size,
             "hashes": [key_hashes(judged.good, columns) for columns in self.keys],
         }
+        kept = apply_steps(self.steps, kept)
+        said["answers"] = [look(kept, number) for look in self.looks]
         if self.table is not None:
             part = self.table.stage(kept, f"{self.prefix}-{number:06d}") if len(kept) else None
             return Said(**said, part=part), None

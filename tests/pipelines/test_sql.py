@@ -41,7 +41,7 @@ def postgresql(url: str, *statements: str) -> None:
     from adbc_driver_postgresql import dbapi
 
     with closing(dbapi.connect(url, autocommit=True)) as connection, closing(connection.cursor()) as cursor:
-        for statement in statements:
+        for statement in ("SET lock_timeout = '10s'", *statements):  # a reader that was left open has locks
             cursor.execute(statement)
 
 
@@ -163,12 +163,15 @@ def test_mistakes_say_what_to_do_and_show_no_password(workspace: Workspace, data
         (NoriaError, "SELECT", {"query": "INSERT INTO items VALUES (9, 'x', 1, NULL)"}),
         (NoriaError, "'none'", {"schema": {"none": "int64"}}),
     ]
+    errors = []
     for error, message, options in mistakes:
         with pytest.raises(error) as caught:
             load(workspace, url, **options)
         assert message in str(caught.value)
         assert "s3cret" not in str(caught.value)
+        errors.append(caught)
     assert load(workspace, url).rows_in == 3  # nothing was written there
+    make(execute, kind)  # no connection is open any more, though the errors are alive
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])

@@ -41,9 +41,11 @@ class Clip:
         if self.quantiles is not None and not 0 <= self.quantiles[0] <= self.quantiles[1] <= 1:
             raise ConfigError(f"Clip: quantiles={self.quantiles} are not from 0 to 1")
 
+    def touched(self, schema: pl.Schema) -> tuple[str, ...]:
+        return chosen(schema, self.columns, numeric(schema), "Clip")
+
     def fit(self, blocks: Blocks) -> FittedClip:
-        schema = blocks.schema
-        names = chosen(schema, self.columns, numeric(schema), "Clip")
+        names = self.touched(blocks.schema)
         if self.quantiles is None:
             return FittedClip(dict.fromkeys(names, (self.low, self.high)))
         found = quantiles(blocks, dict.fromkeys(names, self.quantiles))
@@ -142,8 +144,11 @@ class Bucket:
         if self.quantiles is not None and self.quantiles < 2:
             raise ConfigError(f"Bucket: quantiles={self.quantiles} must be at least 2")
 
+    def touched(self, schema: pl.Schema) -> tuple[str, ...]:
+        return chosen(schema, self.columns, numeric(schema), "Bucket")
+
     def fit(self, blocks: Blocks) -> FittedBucket:
-        names = chosen(blocks.schema, self.columns, numeric(blocks.schema), "Bucket")
+        names = self.touched(blocks.schema)
         if self.edges is not None:
             return FittedBucket({name: [float(edge) for edge in self.edges] for name in names})
         count = self.quantiles or 2

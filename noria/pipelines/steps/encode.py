@@ -56,9 +56,16 @@ class Encode:
         if (self.method == "target") != (self.target is not None):
             raise ConfigError("Encode: target= goes with method='target', and only with it", field="target")
 
+    def touched(self, schema: pl.Schema) -> tuple[str, ...]:
+        names = self._names(schema)
+        return names if self.target is None else (*names, self.target)
+
+    def _names(self, schema: pl.Schema) -> tuple[str, ...]:
+        return chosen(schema, self.columns, textual(schema), "Encode")
+
     def fit(self, blocks: Blocks) -> FittedEncode | FittedNumbers | FittedHash:
         schema = blocks.schema
-        names = chosen(schema, self.columns, textual(schema), "Encode")
+        names = self._names(schema)
         if self.method == "hash":
             return FittedHash(names, self.buckets)
         if self.method == "target":

@@ -40,10 +40,13 @@ class Impute:
         if (self.strategy == "constant") != (self.value is not None):
             raise ConfigError("Impute: a value goes with strategy='constant', and only with it", field="value")
 
+    def touched(self, schema: pl.Schema) -> tuple[str, ...]:
+        suitable = {*numeric(schema), *textual(schema)}
+        return chosen(schema, self.columns, [name for name in schema if name in suitable], "Impute")
+
     def fit(self, blocks: Blocks) -> FittedImpute:
         schema = blocks.schema
-        numbers, texts = numeric(schema), textual(schema)
-        names = chosen(schema, self.columns, [name for name in schema if name in (*numbers, *texts)], "Impute")
+        names, texts = self.touched(schema), textual(schema)
         if self.strategy == "constant":
             return FittedImpute({name: self._constant(name, schema[name]) for name in names})
         by_count = [name for name in names if name in texts or self.strategy == "most_frequent"]

@@ -36,8 +36,11 @@ class Normalize:
         if self.method not in METHODS:
             raise ConfigError(f"Normalize: unknown method {self.method!r}", hint=allowed(METHODS, self.method))
 
+    def touched(self, schema: pl.Schema) -> tuple[str, ...]:
+        return chosen(schema, self.columns, numeric(schema), "Normalize")
+
     def fit(self, blocks: Blocks) -> FittedNormalize | FittedLog:
-        names = chosen(blocks.schema, self.columns, numeric(blocks.schema), "Normalize")
+        names = self.touched(blocks.schema)
         if self.method == "log":
             return FittedLog(names)
         if self.method == "robust":
