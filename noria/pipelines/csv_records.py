@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from noria.core import Schema, SchemaError, allowed
 from noria.pipelines.dtypes import polars_type
@@ -30,8 +29,6 @@ _FIELD = re.compile(
 )
 
 _MAX_HEADER = 1 << 20
-_FEW = 20_000
-"""Lines that are looked at one by one."""
 _MAX_RECORD = 1 << 20
 """A quoted field with more bytes than this may be taken for a quote that is never closed."""
 
@@ -150,13 +147,17 @@ def read_body(body: bytes, header: Header, schema: Schema) -> Rows:
 
 
 def _trimmed(body: bytes) -> bytes:
-    """Without empty lines at its ends. A lone carriage return is no line break, but part of a field."""
+    """Without empty lines at its ends, and with one line break: without it Polars overlooks a comma too many there.
+
+    A lone carriage return is no line break, but part of a field.
+    """
     start, stop = 0, len(body)
     while body.startswith((b"\n", b"\r\n"), start):
         start = body.index(b"\n", start) + 1
-    while body.endswith(b"\n", start, stop):
+    while body.endswith((b"\n\n", b"\n\r\n"), start, stop):
         stop -= 2 if body.endswith(b"\r\n", start, stop) else 1
-    return body[start:stop]
+    made = body[start:stop]  # the very same bytes, not a copy, if there is nothing to take away
+    return made if not made or made.endswith(b"\n") else made + b"\n"
 
 
 def _read_text(body: bytes, names: list[str], schema: Schema) -> pl.DataFrame:
@@ -206,33 +207,12 @@ def _is_ragged(frame: pl.DataFrame, body: bytes) -> bool:
         return re.search(rb"\n\r?\n", body) is not None
     if not frame[:, -1].null_count():
         return False
-    text = np.frombuffer(body, np.uint8)
-    # Each comma is either between two fields or within a quoted one.
-    commas, within = int(np.count_nonzero(text == _COMMA)), 0
+    # Each comma is either between two fields or within a quoted one. (Of records that are too long Polars complains.)
+    commas, within = int(np.count_nonzero(np.frombuffer(body, np.uint8) == _COMMA)), 0
     if b'"' in body:
         texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
         within = sum(int(frame[name].str.count_matches(",", literal=True).sum()) for name in texts)
-    if commas - within != frame.height * (frame.width - 1):
-        return True
-    return _has_long_line(text, frame.width - 1) if not within else b'"' in body and _has_long_record(body, frame.width)
-
-
-def _has_long_line(text: NDArray[np.uint8], commas: int) -> bool:
-    """Whether a line ends with a comma too many, which Polars overlooks; it could make up for one too few elsewhere."""
-    ends = np.append(np.flatnonzero(text == _NEWLINE), len(text))
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    last = text[np.maximum(ends - 1, 0)]
-    last = np.where(last == _RETURN, text[np.maximum(ends - 2, 0)], last)
-    which = np.flatnonzero(last == _COMMA)
-    if len(which) > _FEW:
-        counts = np.add.reduceat((text == _COMMA).astype(np.int32), np.minimum(starts, len(text) - 1))
-        return bool((counts[ends > starts] > commas).any())
-    bounds = zip(starts[which].tolist(), ends[which].tolist(), strict=True)
-    return any(np.count_nonzero(text[start:end] == _COMMA) > commas for start, end in bounds)
-
-
-def _has_long_record(body: bytes, width: int) -> bool:
-    return any(fields > width for _, fields in _records(body))
+    return commas - within != frame.height * (frame.width - 1)
 
 
 def _salvaged(body: bytes, names: list[str]) -> Rows:

@@ -207,7 +207,8 @@ def _options(source: Input) -> dict[str, str] | None:
 def _frames(source: Input, schema: Schema) -> Iterator[Piece]:
     if source.frames is None:
         return
-    with closing(source.frames()) as frames:  # an error's traceback would keep a database's connection open, and its locks
+    # Closed, since an error's traceback would keep a database's connection open, and its locks.
+    with closing(source.frames()) as frames:
         for frame in frames:
             _require(frame.columns, schema)
             extra = tuple(name for name in frame.columns if name not in schema)

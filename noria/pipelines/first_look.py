@@ -5,8 +5,8 @@ hear what it asks; the answers are collected piece by piece as the rows come in;
 gives them, if it is asked the same. A step needs to know nothing of this. Steps that ask nothing are fitted at once,
 and transform the rows as they come in.
 
-The rows that a step is fitted to have gone through the steps before it. As long as those aren't fitted, only a step that
-has to do with other columns can be answered: `touched` says which they are.
+The rows that a step is fitted to have gone through the steps before it. As long as those aren't fitted, only a step
+that has to do with other columns can be answered: `touched` says which they are.
 """
 
 from __future__ import annotations

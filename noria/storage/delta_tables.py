@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import arro3.core
 import polars as pl
@@ -25,6 +25,8 @@ _RUN_ID = "noria.run_id"
 _LOOK_BACK = 100
 """Commits that are searched for a run's id: more than can have come in between a run and its repetition."""
 _RETRIES = 20
+_COMPRESSION: Literal["snappy"] = "snappy"
+"""Every reader of Parquet knows it. Zstandard's first level takes twice the time for 5 to 10 % less on numbers."""
 
 
 class DeltaLakeTable:
@@ -94,7 +96,7 @@ class DeltaLakeTable:
         from noria.storage.s3 import put
 
         buffer = io.BytesIO()
-        frame.write_parquet(buffer, compression="zstd", compression_level=1)
+        frame.write_parquet(buffer, compression=_COMPRESSION)
         put(f"{self._path}/{file}", buffer.getvalue())
         return buffer.tell()
 
@@ -303,7 +305,7 @@ class DeltaLakeTable:
 
 def _write_durably(file: Path, frame: pl.DataFrame) -> int:
     with file.open("wb") as stream:
-        frame.write_parquet(stream, compression="zstd", compression_level=1)
+        frame.write_parquet(stream, compression=_COMPRESSION)
         stream.flush()
         os.fsync(stream.fileno())
         return stream.tell()

@@ -45,8 +45,8 @@ class FittedStep(Protocol):
 class Step(Protocol):
     """The definition of a transformation.
 
-    A step may also have `touched(schema)`: the columns that it reads and changes, if it leaves all others, and the rows'
-    number and order, as they are. Steps after it that touch other columns are then fitted while the rows are read.
+    A step may also have `touched(schema)`: the columns that it reads and changes, if it leaves all others, and the
+    number and order of rows, as they are. Steps after it that touch others are then fitted while the rows are read.
     """
 
     def fit(self, blocks: Blocks) -> FittedStep:
