@@ -161,6 +161,15 @@ def test_a_random_expression_gives_the_bits_of_the_batch(expression: pl.Expr, fr
         assert alone.equals(fitted[0].apply(frame)[cut : cut + 1])
 
 
+def test_a_condition_that_holds_for_no_row_gives_a_value_for_each() -> None:
+    rows = pl.DataFrame({"s": [None, None, None], "b": [True, None, False]}, schema={"s": pl.String, "b": pl.Boolean})
+    made = pl.lit(0) == pl.when(nr.col("s") == nr.col("s")).then(nr.col("b").cast(pl.Float32)).otherwise(None)
+    for frame in (rows, rows[:1], rows[:0]):
+        fitted, given_back = fit_steps([nr.Derive({"made": made})], frame)
+        assert given_back["made"].to_list() == [None] * len(frame)
+        assert_rows_equal_the_batch(fitted, frame)
+
+
 @settings(max_examples=200, deadline=None)
 @given(conditions(), frames())
 def test_a_random_filter_keeps_the_rows_of_the_batch(expression: pl.Expr, frame: pl.DataFrame) -> None:

@@ -42,7 +42,9 @@ def computed(frame: pl.DataFrame, expressions: Mapping[str, pl.Expr]) -> list[pl
 
 def _value(rows: pl.DataFrame, wanted: Prepared) -> pl.Series:
     constants = [value.new_from_index(0, len(rows)).alias(name) for name, value in wanted.constants.items()]
-    return rows.with_columns(constants).with_columns(wanted.expression.alias("__value__"))["__value__"]
+    value = rows.with_columns(constants).select(wanted.expression.alias("__value__")).to_series()
+    # Where a condition holds for no row, Polars may give the other branch's constant as one value for all of them.
+    return value if len(value) == len(rows) else value.new_from_index(0, len(rows))
 
 
 def _plain(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
