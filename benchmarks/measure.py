@@ -22,8 +22,12 @@ class Usage:
 
 def measure(command: Sequence[str], cwd: str | None = None) -> Usage:
     """Run a command; its own use of CPU and memory as the kernel counts them, children that it waited for included."""
+    # Byte code is kept, as it is for everybody: compiling a peer's thousand modules each time would slow it down.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=cwd)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=cwd, env=environ
+    )
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
