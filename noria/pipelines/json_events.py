@@ -6,8 +6,9 @@ by event and column. Which way a piece takes changes nothing for a good event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -18,18 +19,16 @@ from noria.pipelines.dtypes import polars_type
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.rows import BrokenRow, Rows
 
-_INT64 = (-(2**63), 2**63 - 1)
+_PIECE = 5_000
+"""Events decoded at a time: as objects they take several times their bytes, and so few stay in the cache."""
 
 
 def read_json_events(values: Sequence[bytes], schema: Schema) -> Rows:
     """Read events; a member that an object lacks is null. Positions count from 1."""
-    decoder, types = _decoder(schema)
-    text = partial(_text_frame, values, schema)
+    typed = _typed(schema)
     try:
-        events = decoder.decode(b"[" + b",".join(values) + b"]")
-        if len(events) == len(values):  # else one holds several, as in `{},{}`
-            columns = [pl.Series(name, [getattr(e, at) for e in events], t) for at, (name, t) in types.items()]
-            return Rows(pl.DataFrame(columns), text=text)
+        frames = [typed(values[start : start + _PIECE]) for start in range(0, len(values) or 1, _PIECE)]
+        return Rows(pl.concat(frames, rechunk=True), text=partial(_text_frame, values, schema))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, OverflowError):
         pass
     except pl.exceptions.PolarsError:  # a number that is too large for its column
@@ -52,13 +51,20 @@ def _text_frame(values: Sequence[bytes], schema: Schema) -> pl.DataFrame:
 
 
 @lru_cache(maxsize=64)
-def _decoder(schema: Schema) -> tuple[msgspec.json.Decoder[Any], dict[str, tuple[str, pl.DataType]]]:
-    """A decoder of lists of events, and for each of its attributes the column's name and type."""
+def _typed(schema: Schema) -> Callable[[Sequence[bytes]], pl.DataFrame]:
+    """From events that are what the schema says to columns."""
     members = [(f"c{place}", _member(field) | None, None) for place, field in enumerate(schema)]
     names = {f"c{place}": field.name for place, field in enumerate(schema)}
     made = msgspec.defstruct("Event", members, rename=names, gc=False)
-    types = {f"c{place}": (field.name, _column(field)) for place, field in enumerate(schema)}
-    return msgspec.json.Decoder(list[made], strict=True), types  # type: ignore[valid-type]
+    # Each event alone: joined with its neighbours, half an event might find its other half in the next.
+    decode = msgspec.json.Decoder(made, strict=True).decode
+    columns = [(field.name, _column(field), attrgetter(f"c{place}")) for place, field in enumerate(schema)]
+
+    def typed(values: Sequence[bytes]) -> pl.DataFrame:
+        events = list(map(decode, values))
+        return pl.DataFrame([pl.Series(name, list(map(member, events)), dtype) for name, dtype, member in columns])
+
+    return typed
 
 
 def _member(field: Field) -> Any:

@@ -28,6 +28,8 @@ _SLICE = 0.005
 _GATHER = 0.25
 _DENSE = 500
 """Events in such a slice that mean that there is a backlog: then larger batches cost nobody time."""
+_PIECE = 2_000
+"""Messages that are objects at a time: a hundred thousand outgrow the cache, and take 1.6 times as long to read."""
 
 T = TypeVar("T")
 
@@ -244,25 +246,24 @@ class KafkaReader:
 
     def poll(self, limit: int, timeout: float) -> list[Events]:
         deadline = time.monotonic() + timeout
-        found: list[Any] = []
-        began = 0.0
-        while len(found) < limit:
-            some = self._log._run(partial(self._consumer.consume, limit - len(found), _SLICE))
+        pieces: dict[int, list[Events]] = {}
+        count, began = 0, 0.0
+        while count < limit:
+            some = self._log._run(partial(self._consumer.consume, min(limit - count, _PIECE), _SLICE))
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
             mine = [message for message in some if message.error() is None]
             self._raise_errors(some)
-            if mine and not found:
+            if mine and not count:
                 began = time.monotonic()
-            found += mine
+            count += len(mine)
+            for partition, messages in _by_partition(mine).items():
+                pieces.setdefault(partition, []).append(_events(partition, messages))
             now = time.monotonic()
-            if (found and (len(mine) < _DENSE or now - began > _GATHER)) or (not found and now >= deadline):
+            if (count and (len(mine) < _DENSE or now - began > _GATHER)) or (not count and now >= deadline):
                 break
-        by_partition: dict[int, list[Any]] = {}
-        for message in found:
-            by_partition.setdefault(message.partition(), []).append(message)
-        return [_events(p, messages) for p, messages in sorted(by_partition.items()) if p in self._assigned]
+        return [_joined(found) for partition, found in sorted(pieces.items()) if partition in self._assigned]
 
     def _raise_errors(self, messages: list[Any]) -> None:
         for message in messages:
@@ -337,6 +338,24 @@ def _events(partition: int, messages: list[Any]) -> Events:
         np.fromiter((message.timestamp()[1] * 1_000 for message in messages), np.int64, len(messages)),
         [message.key() for message in messages],
         [message.value() or b"" for message in messages],
+    )
+
+
+def _by_partition(messages: list[Any]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for message in messages:
+        found.setdefault(message.partition(), []).append(message)
+    return found
+
+
+def _joined(pieces: list[Events]) -> Events:
+    """Events of one partition as one."""
+    return Events(
+        pieces[0].partition,
+        np.concatenate([piece.offsets for piece in pieces]),
+        np.concatenate([piece.times for piece in pieces]),
+        [key for piece in pieces for key in piece.keys],
+        [value for piece in pieces for value in piece.values],
     )
 
 

@@ -264,6 +264,24 @@ def test_events_decoded_at_once_are_as_each_alone(events: list[bytes]) -> None:
     assert whole.bad.sort(POSITION).select(POSITION, "__reasons__").rows() == [row[:2] for row in bad]
 
 
+def test_halves_of_an_event_are_not_put_together() -> None:
+    events = [b'{"user":"a"},{"user":"b"}', b'{"user":"c"', b'"kind":"d"}']  # with commas between, three good events
+    found = read_json_events(events, nr.Schema.of({"user": "str", "kind": "str?"}))
+    assert found.frame.is_empty()
+    assert [row.position for row in found.broken] == [1, 2, 3]
+
+
+def test_events_decoded_in_pieces_are_all_there_in_order() -> None:
+    events = [b'{"user":"a","amount":%d}' % number for number in range(12_345)]
+    schema = nr.Schema.of({"user": "str", "amount": "int64"})
+    assert read_json_events(events, schema).frame["amount"].to_list() == list(range(12_345))
+    events[11_000] = b'{"user":'
+    found = read_json_events(events, schema)
+    assert [row.position for row in found.broken] == [11_001]
+    assert len(found.frame) == 12_344
+    assert read_json_events([], schema).frame.schema == {"user": pl.String, "amount": pl.Int64}
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(EVENT, min_size=1, max_size=5))
 def test_typed_events_and_lines_of_text_give_the_same_rows(events: list[bytes]) -> None:

@@ -57,3 +57,27 @@ def test_a_dead_broker_is_named_in_time_and_secrets_are_not() -> None:
 def test_a_url_without_a_broker_is_refused() -> None:
     with pytest.raises(ConfigError, match="names no broker"):
         open_log("kafka://")
+
+
+def test_a_poll_of_many_pieces_keeps_the_order_of_each_partition(broker: str, topic: str) -> None:
+    log = open_log(broker)
+    log.create(topic, 3)
+    values = [b"%d" % number for number in range(9_001)]
+    log.append(topic, values, [value[-1:] for value in values])
+    found: dict[int, list[tuple[int, bytes | None, bytes]]] = {}
+    reader = log.reader(topic, "many")
+    deadline = time.monotonic() + 20
+    while sum(map(len, found.values())) < len(values) and time.monotonic() < deadline:
+        polled = reader.poll(5_000, 0.1)
+        assert sum(map(len, polled)) <= 5_000
+        for events in polled:
+            rows = zip(events.offsets.tolist(), events.keys, events.values, strict=True)
+            found.setdefault(events.partition, []).extend(rows)
+    reader.close()
+    log.close()
+    assert len(found) == 3
+    for rows in found.values():
+        assert [offset for offset, _, _ in rows] == list(range(len(rows)))
+        assert [int(value) for _, _, value in rows] == sorted(int(value) for _, _, value in rows)
+        assert all(key == value[-1:] for _, key, value in rows)
+    assert sorted(int(value) for rows in found.values() for _, _, value in rows) == list(range(9_001))
