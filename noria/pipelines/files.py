@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from noria.pipelines.extract import Input
 TEXT = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMATS = (*(f"{form}{packed}" for form in TEXT for packed in ("", ".gz", ".zst")), ".parquet")
 _BLOCK = 1 << 20
+_PART = 32 << 20
 
 
 def kind_of(path: str) -> str | None:
@@ -107,9 +109,21 @@ class _Digests:
 
 
 def _digest(file: Path, size: int) -> str:
-    digest, left = hashlib.sha256(), size
-    with file.open("rb") as stream:
-        while left > 0 and (data := stream.read(min(left, _BLOCK))):
+    """SHA-256 of the SHA-256 of each part, so that several cores can share a large file."""
+    starts = range(0, max(size, 1), _PART)
+    if len(starts) == 1:
+        parts = [_digest_part(file, 0, size)]
+    else:
+        with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0))), "noria-digest") as pool:
+            parts = list(pool.map(lambda start: _digest_part(file, start, min(_PART, size - start)), starts))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _digest_part(file: Path, start: int, size: int) -> bytes:
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(start)
+        while size > 0 and (data := stream.read(min(size, _BLOCK))):
             digest.update(data)
-            left -= len(data)
-    return digest.hexdigest()
+            size -= len(data)
+    return digest.digest()
