@@ -22,7 +22,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-IN_MEMORY = 256 << 20
+IN_MEMORY = 384 << 20
 """Rows up to this size stay in memory; more go to files."""
 MOST_WORKERS = 4
 """Each holds a piece or two in memory, and Polars has threads of its own for what is in one."""

@@ -100,4 +100,5 @@ def _count_part(name: str, known: str | None, parts: int, number: int, frame: pl
 
 
 def _grouped(values: pl.DataFrame) -> pl.DataFrame:
-    return values.drop_nulls().group_by("value").agg(pl.len().cast(pl.Int64).alias("count"))
+    values = values.drop_nulls() if values["value"].null_count() else values  # which copies, also for nothing
+    return values.group_by("value").agg(pl.len().cast(pl.Int64).alias("count"))
