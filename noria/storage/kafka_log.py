@@ -342,3 +342,9 @@ def _events(partition: int, messages: list[Any]) -> Events:
 
 def _nobody(partitions: Sequence[int]) -> None:
     """Nobody has asked to be told."""
+        self._joined = False
+    @property
+    def joined(self) -> bool:
+        return self._joined
+
+        self._joined = True  # also if nothing is left for us

@@ -140,6 +140,8 @@ class EventLogConformance:
         told: list[tuple[str, tuple[int, ...]]] = []
         one.on_change(lambda p: told.append(("given", tuple(p))), lambda p: told.append(("taken", tuple(p))))
         self._settle([one, two], lambda: len(one.assigned) == len(two.assigned) == 2)
+        assert one.joined
+        assert two.joined
         assert sorted((*one.assigned, *two.assigned)) == [0, 1, 2, 3]
         held = {p for what, ps in told if what == "given" for p in ps} - {
             p for w, ps in told if w == "taken" for p in ps
