@@ -108,7 +108,7 @@ class EventLogConformance:
     def test_latest_begins_at_the_end(self, topic: str) -> None:
         log = self.log()
         log.create(topic)
-        log.append(topic, [b"old"])
+        log.append(topic, [b"old", b"older"])
         reader = log.reader(topic, "g", start="latest")
         reader.poll(1, 0.5)
         deadline = time.monotonic() + PATIENCE
