@@ -24,13 +24,13 @@ class StorageSettings:
 
     tables: str = "file://.noria/tables"
     """Offline tables (Delta Lake)."""
-    online: str = "lmdb://.noria/online"
+    online: str = field(default="lmdb://.noria/online", repr=False)  # it may have a password
     """The newest feature values, read by the server."""
     records: str = "sqlite:///.noria/records.db"
     """Registry, runs and audit trail."""
     blobs: str = "file://.noria/blobs"
     """Model files, addressed by their checksums."""
-    log: str = "log://.noria/log"
+    log: str = field(default="log://.noria/log", repr=False)  # it may have one too
     """Events (topics of streams)."""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, ConflictError, NoProgress, Progress, to_iso
+from noria.core import ConfigError, ConflictError, NoProgress, Progress, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
 from noria.pipelines.contract import POSITION, REASONS, TEXT, judge
 from noria.pipelines.dtypes import polars_schema
@@ -42,6 +42,8 @@ FLUSH_SECONDS = 2.0
 FLUSH_ROWS = 500_000
 IDLE_SECONDS = 30.0
 """A partition without events for so long doesn't hold the watermark back."""
+JOIN_SECONDS = 60.0
+"""How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
 COMPACT_EVERY = 50
 """Commits to the table after which its small files are joined."""
 
@@ -168,7 +170,7 @@ class StreamProcessor:
         progress = progress or NoProgress()
         ends = {p: end for p, (start, end) in self._log.bounds(self._stream.topic_name).items() if end > start}
         waited = time.monotonic()
-        begun = False
+        begun = joined = False
         while ends:
             before = self.result.rows_in
             self.step(0.05)
@@ -177,10 +179,15 @@ class StreamProcessor:
                 progress.begin(self._stream.name, sum(end - self._next[p] for p, end in mine.items()) or None)
                 begun = True
             progress.advance(self._stream.name, self.result.rows_in - before)
-            if self.result.rows_in > before:
-                waited = time.monotonic()
+            if self.result.rows_in > before or self._reader.joined is not joined:
+                waited, joined = time.monotonic(), self._reader.joined
+            if not joined and waited < time.monotonic() - JOIN_SECONDS:
+                raise StorageError(
+                    f"the group of stream {self._stream.name!r} hasn't been divided within {JOIN_SECONDS:.0f} s",
+                    hint="is another process of the stream stuck? otherwise look into the brokers' logs",
+                )
             behind = [p for p, end in mine.items() if self._next[p] < end]
-            if not behind and (len(mine) == len(ends) or time.monotonic() - waited > patience):
+            if not behind and (len(mine) == len(ends) or (joined and time.monotonic() - waited > patience)):
                 break
         self.flush()
         return self.result

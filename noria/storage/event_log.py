@@ -106,6 +106,11 @@ class EventReader(Protocol):
         """The partitions that are this member's now."""
         ...
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has been divided with this member in it: before that, having no partition means nothing."""
+        ...
+
     def on_change(self, given: Change, taken: Change) -> None:
         """Whom to tell, from within `poll`: of partitions given, before their first event; of partitions taken away,
         before another member gets them.

@@ -1,28 +1,36 @@
 """The event log in Kafka, or in what speaks its protocol; by confluent-kafka (librdkafka).
 
 `kafka://host:9092,other:9092?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&…`: what stands behind the question mark
-is passed on to librdkafka as it is. The producer is idempotent and waits for all replicas; a batch that another process
-has sent before can't be known here, so a producer that repeats a batch after its own death may write it twice.
+is passed on to librdkafka as it is, and never shown. The producer is idempotent and waits for all replicas; a batch
+that another process has sent before can't be known here, so a producer that repeats a batch after its own death may
+write it twice.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import numpy as np
 
-from noria.core import ConfigError, ConflictError, MissingExtraError, NotFoundError, StorageError, allowed
+from noria.core import ConfigError, ConflictError, MissingExtraError, NoriaError, NotFoundError, StorageError, allowed
 from noria.storage.event_log import Change, Events
 
 _SECONDS = 10.0
 """How long a broker may take to answer, and a batch to be written."""
+_FIRST_TRY = 2.0
+"""How long to wait before looking whether we have been refused: then waiting on is of no use."""
+_RETRY_SECONDS = 15.0
+"""More than librdkafka waits between two tries to connect: a refusal older than that is over."""
 _SLICE = 0.005
 """How long events are gathered once the first is there: enough to make batches, too short to be noticed."""
 _GATHER = 0.25
@@ -30,6 +38,12 @@ _DENSE = 500
 """Events in such a slice that mean that there is a backlog: then larger batches cost nobody time."""
 _PIECE = 2_000
 """Messages that are objects at a time: a hundred thousand outgrow the cache, and take 1.6 times as long to read."""
+
+_SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config", re.IGNORECASE)
+"""Settings whose values no message may have."""
+_FINAL = ("_ALL_BROKERS_DOWN", "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED")
+"""Errors that reading doesn't get over by itself."""
+_PROBE_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -39,6 +53,14 @@ class KafkaLog:
 
     def __init__(self, url: str) -> None:
         servers, _, query = url.removeprefix("kafka://").partition("?")
+        if "@" in servers:  # nothing of it is shown: it has a password
+            raise ConfigError(
+                "storage.log has a user before its broker, where Kafka knows none",
+                hint="kafka://HOST:9092?security.protocol=SASL_SSL&sasl.mechanism=PLAIN"
+                "&sasl.username=…&sasl.password=…",
+                field="storage.log",
+            )
+        self._servers = servers
         self._shown = f"kafka://{servers}"
         if not re.fullmatch(r"[^,/\s]+(:\d+)?(,[^,/\s]+(:\d+)?)*", servers):
             raise ConfigError(f"storage.log = {self._shown!r} names no broker", hint="kafka://HOST:9092,OTHER:9092")
@@ -48,13 +70,21 @@ class KafkaLog:
         except ImportError as error:
             raise MissingExtraError("confluent-kafka", "kafka", f"the event log {self._shown}") from error
         self._kafka: Any = confluent_kafka
+        # A + is a +, as in many a password, and not a blank as in forms.
+        settings = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+        self._secrets = [value for name, value in settings.items() if value and _SECRET.search(name)]
+        self._tls = settings.get("security.protocol", "").upper().endswith("SSL")
         self._common: dict[str, Any] = {
             "bootstrap.servers": servers,
             "socket.connection.setup.timeout.ms": 5_000,
             "log_level": 0,
-            **dict(parse_qsl(query)),
+            **settings,
+            "error_cb": self._hear,
         }
+        self._heard: tuple[float, str] | None = None
+        self._refusal: _Refusal | None = None
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._made: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
 
@@ -78,7 +108,7 @@ class KafkaLog:
             )
 
     def topics(self) -> dict[str, int]:
-        found = self._run(lambda: self._admin().list_topics(timeout=_SECONDS)).topics
+        found = self._metadata().topics
         self._counts = {
             n: len(t.partitions) for n, t in sorted(found.items()) if not n.startswith("__") and not t.error
         }
@@ -125,38 +155,70 @@ class KafkaLog:
     def read(self, topic: str, partition: int, offset: int, limit: int) -> Events:
         if not 0 <= partition < self._count(topic):
             raise NotFoundError(f"topic {topic!r} has no partition {partition}")
-        start, end = self._bounds(topic, partition)
-        reader = self._consumer(f"noria-read-{secrets.token_hex(4)}", "earliest")
+        start, end = self._bounds(topic, [partition])[partition]
+        if max(offset, start) >= end:
+            return _events(partition, [])
+        reader = self._consumer(f"noria-read-{secrets.token_hex(4)}", "earliest", {"enable.partition.eof": True})
         found: list[Any] = []
+        ended = False
         try:
             place = self._kafka.TopicPartition(topic, partition, max(offset, start))
             self._run(lambda: reader.assign([place]))
-            idle = time.monotonic()
-            # A broker may say too late where the end is, so it isn't only the end that is waited for.
-            while len(found) < limit and time.monotonic() - idle < (2.0 if max(offset, start) < end else 0.3):
-                messages = self._run(partial(reader.consume, limit - len(found), 0.05))
-                some = [message for message in messages if message.error() is None]
-                found += some
-                idle = time.monotonic() if some else idle
-                if found and found[-1].offset() + 1 >= end:
-                    break
+            heard = time.monotonic()
+            while len(found) < limit and not ended:
+                some = self._run(partial(reader.consume, limit - len(found), 0.05))
+                new = [message for message in some if message.error() is None]
+                found += new
+                ended = any(map(self._is_end, some)) or (bool(found) and found[-1].offset() + 1 >= end)
+                heard = time.monotonic() if new else heard
+                if time.monotonic() - heard > _SECONDS:
+                    raise self._error(f"no answer within {_SECONDS:.0f} s")
         finally:
             reader.close()
         return _events(partition, found)
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
-        return {partition: self._bounds(topic, partition) for partition in range(self._count(topic))}
+        return self._bounds(topic, range(self._count(topic)))
 
-    def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        place = self._kafka.TopicPartition(topic, partition)
-        start, end = self._run(lambda: self._asker().get_watermark_offsets(place, timeout=_SECONDS))
-        return max(0, start), max(0, end)
+    def _bounds(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Of each partition the first offset, and where reading comes to an end.
+
+        A broker may say too little when it is asked for the end (tansu says the second offset of the last batch): so
+        we read on from there until the end is met, which costs one more answer.
+        """
+        with self._asking:
+            asker = self._asker()
+            found: dict[int, tuple[int, int]] = {}
+            for partition in partitions:
+                place = self._kafka.TopicPartition(topic, partition)
+                answer = self._run(partial(asker.get_watermark_offsets, place, timeout=_SECONDS))
+                if answer is None:
+                    raise self._error(f"no answer within {_SECONDS:.0f} s")
+                found[partition] = (max(0, answer[0]), max(0, answer[1]))
+            places = [self._kafka.TopicPartition(topic, partition, end) for partition, (_, end) in found.items()]
+            self._run(lambda: asker.assign(places))
+            open_ends = set(found)
+            deadline = time.monotonic() + 1.0  # if so much comes that there is no end, what has come will do
+            while open_ends and time.monotonic() < deadline:
+                message = self._run(lambda: asker.poll(0.1))
+                if message is not None and (message.error() is None or self._is_end(message)):
+                    partition, ended = message.partition(), self._is_end(message)
+                    start, end = found[partition]
+                    found[partition] = (start, max(end, message.offset() + (0 if ended else 1)))
+                    if ended:
+                        open_ends.discard(partition)
+            self._run(asker.unassign)
+        return found
+
+    def _is_end(self, message: Any) -> bool:
+        error = message.error()
+        return error is not None and bool(error.code() == error._PARTITION_EOF)
 
     def reader(self, topic: str, group: str, *, start: str = "earliest") -> KafkaReader:
         if start not in ("earliest", "latest"):
             raise ConfigError(f"a reader can't start at {start!r}", hint=allowed(["earliest", "latest"], start))
         self._count(topic)
-        return KafkaReader(self, topic, self._consumer(group, start))
+        return KafkaReader(self, topic, self._consumer(group, start), from_end=start == "latest")
 
     def close(self) -> None:
         with self._lock:
@@ -173,33 +235,43 @@ class KafkaLog:
         return self._counts[topic]
 
     def _admin(self) -> Any:
-        return self._once("admin", lambda: self._kafka.admin.AdminClient(self._common))
+        return self._once("admin", lambda: self._client(self._kafka.admin.AdminClient, {}))
 
     def _asker(self) -> Any:
-        return self._once("asker", lambda: self._consumer(f"noria-ask-{secrets.token_hex(4)}", "earliest"))
+        settings = {"enable.partition.eof": True, "fetch.wait.max.ms": 1}
+        return self._once("asker", lambda: self._consumer(f"noria-ask-{secrets.token_hex(4)}", "earliest", settings))
 
     def _producer(self) -> Any:
         settings = {
-            **self._common,
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 2,
             "queue.buffering.max.messages": 1_000_000,
             "message.timeout.ms": int(_SECONDS * 1000),
         }
-        return self._once("producer", lambda: self._kafka.Producer(settings))
+        return self._once("producer", lambda: self._client(self._kafka.Producer, settings))
 
-    def _consumer(self, group: str, start: str) -> Any:
+    def _consumer(self, group: str, start: str, more: Mapping[str, Any] | None = None) -> Any:
         settings = {
-            **self._common,
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": start,
             "max.poll.interval.ms": 3_600_000,  # a slow sink is no dead member
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 100,
+            **(more or {}),
         }
-        return self._run(lambda: self._kafka.Consumer(settings))
+        return self._client(self._kafka.Consumer, settings)
+
+    def _client(self, kind: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any]) -> Any:
+        try:
+            return kind({**self._common, **settings})
+        except self._kafka.KafkaException as error:  # not the cause of ours: it may repeat a value
+            raise ConfigError(
+                f"storage.log = {self._shown!r} has settings that can't be used: {self._without_secrets(error)}",
+                hint="what is behind its question mark are librdkafka's settings, with the files that they name",
+                field="storage.log",
+            ) from None
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         with self._lock:
@@ -213,24 +285,92 @@ class KafkaLog:
         except self._kafka.KafkaException as error:
             raise self._error(error) from error
 
-    def _error(self, error: Any) -> StorageError:
-        return StorageError(
-            f"the event log {self._shown} can't be used: {error}",
-            hint="is the broker up, and does storage.log name its host, port and security settings?",
-        )
+    def _metadata(self) -> Any:
+        """What the brokers tell of themselves; it is the first that a log asks for."""
+        began = time.monotonic()
+        for patience in (_FIRST_TRY, max(_FIRST_TRY, _SECONDS - _FIRST_TRY)):
+            try:
+                return self._admin().list_topics(timeout=patience)
+            except self._kafka.KafkaException as error:
+                failure = error
+            self._admin().poll(0)  # it is here that the library calls `_hear`
+            if self._refusal is not None and self._refusal.last >= began:
+                break
+        raise self._error(failure) from failure
+
+    def _hear(self, error: Any) -> None:
+        """Of a client's connections, whose calls only time out."""
+        if error.code() in (error._AUTHENTICATION, error._SSL):
+            now, before = time.monotonic(), self._refusal
+            since = before.since if before is not None and now - before.last < _RETRY_SECONDS else now
+            self._refusal = _Refusal(since, now, error.str(), tls=error.code() == error._SSL)
+        elif error.code() != error._ALL_BROKERS_DOWN:  # that isn't why
+            self._heard = (time.monotonic(), error.str())
+
+    def _refused(self) -> _Refusal | None:
+        """The refusal that still holds, if there is one."""
+        now = time.monotonic()
+        return self._refusal if self._refusal is not None and now - self._refusal.last < _RETRY_SECONDS else None
+
+    def _error(self, error: Any) -> NoriaError:
+        """For an exception of the library, an error of it, or words."""
+        if isinstance(error, self._kafka.KafkaException):
+            error = error.args[0]
+        kinds = self._kafka.KafkaError
+        name = error.name() if isinstance(error, kinds) else ""
+        text = error.str() if isinstance(error, kinds) else str(error)
+        what = "can't be used"
+        hint = "is the broker up, and does storage.log name its host, port and security settings?"
+        refusal = self._refused()
+        if name in ("", "_TRANSPORT", "_TIMED_OUT", "_MSG_TIMED_OUT", "_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
+            if refusal is not None and refusal.tls:
+                what, text = "can't be reached by TLS", refusal.text
+                hint = (
+                    "ssl.ca.location in storage.log must name the certificate that the broker's is signed with, "
+                    "and the broker's must be for this host and still be valid"
+                )
+            elif refusal is not None:
+                what, text = "doesn't let us in", refusal.text
+                hint = (
+                    "are sasl.mechanism, sasl.username and sasl.password in storage.log the broker's? In a URL, "
+                    "characters such as & and % of a password are written %26 and %25"
+                )
+            else:
+                if self._heard is not None and time.monotonic() - self._heard[0] < _RETRY_SECONDS:
+                    text = self._heard[1]
+                hint = _diagnosis(self._servers, self._tls) or hint
+        return StorageError(f"the event log {self._shown} {what}: {self._without_secrets(text)}", hint=hint)
+
+    def _without_secrets(self, text: object) -> str:
+        shown = str(text)
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            shown = shown.replace(secret, "***")
+        return shown
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Brokers that refuse us, from one time to another, and what the last one said."""
+
+    since: float
+    last: float
+    text: str
+    tls: bool
 
 
 class KafkaReader:
     """`EventReader` of Kafka: a consumer of a group, whose partitions the brokers divide."""
 
-    def __init__(self, log: KafkaLog, topic: str, consumer: Any) -> None:
+    def __init__(self, log: KafkaLog, topic: str, consumer: Any, *, from_end: bool = False) -> None:
         self._log = log
         self._topic = topic
         self._consumer = consumer
+        self._from_end = from_end
         self._given: Change = _nobody
 
         self._taken: Change = _nobody
         self._assigned: set[int] = set()
+        self._joined = False
         self._places: dict[int, int] | None = None  # while partitions are being given: where to begin
         self._failure: Exception | None = None
         log._run(
@@ -240,6 +380,10 @@ class KafkaReader:
     @property
     def assigned(self) -> tuple[int, ...]:
         return tuple(sorted(self._assigned))
+
+    @property
+    def joined(self) -> bool:
+        return self._joined
 
     def on_change(self, given: Change, taken: Change) -> None:
         self._given, self._taken = given, taken
@@ -257,6 +401,8 @@ class KafkaReader:
             self._raise_errors(some)
             if mine and not count:
                 began = time.monotonic()
+            elif not count:
+                self._raise_refused()
             count += len(mine)
             for partition, messages in _by_partition(mine).items():
                 pieces.setdefault(partition, []).append(_events(partition, messages))
@@ -268,8 +414,15 @@ class KafkaReader:
     def _raise_errors(self, messages: list[Any]) -> None:
         for message in messages:
             error = message.error()
-            if error is not None and (error.fatal() or error.code() == error._ALL_BROKERS_DOWN):
+            if error is not None and (error.fatal() or error.name() in _FINAL):
                 raise self._log._error(error)
+
+    def _raise_refused(self) -> None:
+        """When the brokers have been refusing us for so long that it isn't one of them that starts anew."""
+        refusal = self._log._refused()
+        if refusal is not None and refusal.last - refusal.since > _SECONDS:
+            self._log._run(lambda: self._consumer.list_topics(timeout=_FIRST_TRY))
+            self._log._refusal = None  # others let us in
 
     def seek(self, partition: int, offset: int) -> None:
         if self._places is not None:
@@ -305,9 +458,12 @@ class KafkaReader:
 
     def _assign(self, consumer: Any, places: list[Any]) -> None:
         new = [place.partition for place in places]
+        self._joined = True  # also if nothing is left for us
         self._assigned |= set(new)
         self._places = {}
         try:
+            if self._from_end:
+                self._places = self._ends(new)
             self._given(new)
             for place in places:
                 place.offset = self._places.get(place.partition, place.offset)
@@ -316,6 +472,12 @@ class KafkaReader:
             self._failure = error
         finally:
             self._places = None
+
+    def _ends(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Where those end that the group has never read: the broker itself may not know it well."""
+        known = self.committed()
+        new = [partition for partition in partitions if partition not in known]
+        return {p: end for p, (_, end) in self._log._bounds(self._topic, new).items()} if new else {}
 
     def _revoke(self, consumer: Any, places: list[Any]) -> None:
         gone = [place.partition for place in places]
@@ -361,3 +523,28 @@ def _joined(pieces: list[Events]) -> Events:
 
 def _nobody(partitions: Sequence[int]) -> None:
     """Nobody has asked to be told."""
+
+
+def _diagnosis(servers: str, tls: bool) -> str:
+    """What to do about brokers that don't answer, from what the first one's port does.
+
+    A client without TLS at a port with TLS, or the other way round, hears nothing that would tell it so.
+    """
+    host, _, port = servers.partition(",")[0].rpartition(":")
+    where = (host.strip("[]"), int(port)) if host else (port, 9092)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: only whether it is TLS
+    try:
+        with socket.create_connection(where, _PROBE_SECONDS) as plain:
+            try:
+                context.wrap_socket(plain).close()
+                answers = True
+            except OSError:  # ssl.SSLError is one
+                answers = False
+    except OSError:
+        return ""  # nothing listens: the library has said so
+    if answers and not tls:
+        return "its port wants TLS: add security.protocol=SSL to storage.log (SASL_SSL if it asks for a user)"
+    if not answers and tls:
+        return "its port doesn't answer by TLS: name the port that does, or take the SSL out of security.protocol"
+    return ""

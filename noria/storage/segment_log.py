@@ -316,6 +316,10 @@ class SegmentReader:
     def assigned(self) -> tuple[int, ...]:
         return tuple(sorted(self._cursors))
 
+    @property
+    def joined(self) -> bool:
+        return self._looked > 0
+
     def on_change(self, given: Change, taken: Change) -> None:
         self._given, self._taken = given, taken
 

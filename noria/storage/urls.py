@@ -7,6 +7,7 @@ which `sqlite:///name.db` is relative and `sqlite:////var/name.db` is absolute.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -104,12 +105,21 @@ def _open(part: str, url: str, root: Path | str, default: str, backends: dict[st
         scheme, rest = default, url
     if scheme not in backends:
         raise ConfigError(
-            f"storage.{part} = {url!r}: there is no backend for {scheme}://",
+            f"storage.{part} = {_shown(url)!r}: there is no backend for {scheme}://",
             hint=allowed([f"{s}://" for s in (*backends, *_ELSEWHERE.get(part, ()))], f"{scheme}://"),
             field=f"storage.{part}",
         )
     if scheme == "sqlite" and separator:
         rest = rest.removeprefix("/")
     if not rest:
-        raise ConfigError(f"storage.{part} = {url!r} names no path", field=f"storage.{part}")
+        raise ConfigError(f"storage.{part} = {_shown(url)!r} names no path", field=f"storage.{part}")
     return backends[scheme](Path(root) / rest)
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be secret: a user with a password, and options.
+
+    >>> _shown("kafkas://me:p@ss@host:9092?sasl.password=x")
+    'kafkas://***@host:9092?***'
+    """
+    return re.sub(r"(?s)(?<=\?).*", "***", re.sub(r"(?s)://.*@", "://***@", url))

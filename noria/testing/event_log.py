@@ -108,12 +108,13 @@ class EventLogConformance:
     def test_latest_begins_at_the_end(self, topic: str) -> None:
         log = self.log()
         log.create(topic)
-        log.append(topic, [b"old"])
+        log.append(topic, [b"old", b"older"])
         reader = log.reader(topic, "g", start="latest")
-        reader.poll(1, 0.5)
+        early = reader.poll(1, 0.5)
         deadline = time.monotonic() + PATIENCE
         while not reader.assigned and time.monotonic() < deadline:
-            reader.poll(1, 0.2)
+            early += reader.poll(1, 0.2)
+        assert values([*early, *reader.poll(1, 0.5)]) == []
         log.append(topic, [b"new"])
         assert values(poll_until(reader, 1)) == [b"new"]
         reader.close()
@@ -140,6 +141,8 @@ class EventLogConformance:
         told: list[tuple[str, tuple[int, ...]]] = []
         one.on_change(lambda p: told.append(("given", tuple(p))), lambda p: told.append(("taken", tuple(p))))
         self._settle([one, two], lambda: len(one.assigned) == len(two.assigned) == 2)
+        assert one.joined
+        assert two.joined
         assert sorted((*one.assigned, *two.assigned)) == [0, 1, 2, 3]
         held = {p for what, ps in told if what == "given" for p in ps} - {
             p for w, ps in told if w == "taken" for p in ps

