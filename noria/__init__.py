@@ -42,7 +42,23 @@ _ROOMS = {
         "one_of",
         "unique",
     ),
-    "noria.features": ("FeatureGroup", "FeatureStore", "count", "last", "latest", "max", "mean", "min", "sum"),
+    "noria.features": (
+        "FeatureGroup",
+        "FeatureStore",
+        "count",
+        "decayed_sum",
+        "derived",
+        "distinct",
+        "first",
+        "last",
+        "latest",
+        "max",
+        "mean",
+        "min",
+        "std",
+        "sum",
+        "top_k",
+    ),
     "noria.registry": ("ModelRegistry",),
     "noria.training": ("LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "TimeSplit"),
     "noria.serving": ("ModelServer",),
@@ -74,6 +90,18 @@ if TYPE_CHECKING:
         count as count,
     )
     from noria.features import (
+        decayed_sum as decayed_sum,
+    )
+    from noria.features import (
+        derived as derived,
+    )
+    from noria.features import (
+        distinct as distinct,
+    )
+    from noria.features import (
+        first as first,
+    )
+    from noria.features import (
         last as last,
     )
     from noria.features import (
@@ -89,7 +117,13 @@ if TYPE_CHECKING:
         min as min,
     )
     from noria.features import (
+        std as std,
+    )
+    from noria.features import (
         sum as sum,
+    )
+    from noria.features import (
+        top_k as top_k,
     )
     from noria.gateway import LoadBalancer as LoadBalancer
     from noria.gateway import Supervisor as Supervisor

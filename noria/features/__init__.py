@@ -11,13 +11,46 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import exports
 
 if TYPE_CHECKING:
-    from noria.features.definitions import Feature, count, last, latest, max, mean, min, sum  # noqa: A004
+    from noria.features.definitions import (
+        Feature,
+        count,
+        decayed_sum,
+        derived,
+        distinct,
+        first,
+        last,
+        latest,
+        max,  # noqa: A004
+        mean,
+        min,  # noqa: A004
+        std,
+        sum,  # noqa: A004
+        top_k,
+    )
     from noria.features.group import FeatureGroup
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
     from noria.features.store import FeatureStore, Materialized
 
 _ORIGIN = {
-    **dict.fromkeys(("Feature", "count", "last", "latest", "max", "mean", "min", "sum"), "definitions"),
+    **dict.fromkeys(
+        (
+            "Feature",
+            "count",
+            "decayed_sum",
+            "derived",
+            "distinct",
+            "first",
+            "last",
+            "latest",
+            "max",
+            "mean",
+            "min",
+            "std",
+            "sum",
+            "top_k",
+        ),
+        "definitions",
+    ),
     "FeatureGroup": "group",
     "FeatureStore": "store",
     "Materialized": "store",
@@ -33,12 +66,18 @@ __all__ = [
     "OnlineReader",
     "OnlineSpec",
     "count",
+    "decayed_sum",
+    "derived",
+    "distinct",
+    "first",
     "last",
     "latest",
     "max",
     "mean",
     "min",
+    "std",
     "sum",
+    "top_k",
 ]
 
 __getattr__ = exports(__name__, _ORIGIN)

@@ -8,7 +8,7 @@ import polars as pl
 
 from noria.core import ConfigError, DataError, allowed
 from noria.features.group import FeatureGroup
-from noria.features.windows import Timeline
+from noria.features.timeline import Timeline
 from noria.pipelines import Source
 from noria.pipelines.dtypes import polars_type
 from noria.storage import Workspace
@@ -23,7 +23,7 @@ def timelines(
         ConfigError: a column is missing, or its type isn't the source's.
         DataError: an event has no time.
     """
-    made: dict[tuple[str, str], Timeline] = {}
+    made: dict[tuple[str, tuple[str, ...]], Timeline] = {}
     for key in dict.fromkeys(_key(group) for group in groups):
         sharing = [group for group in groups if _key(group) == key]
         frame = _frame(sharing, workspace, None if given is None else given.get(key[0]))
@@ -31,13 +31,14 @@ def timelines(
     return [made[_key(group)] for group in groups]
 
 
-def check_ids(ids: pl.Series, group: FeatureGroup) -> None:
+def check_ids(labels: pl.DataFrame, group: FeatureGroup) -> None:
     """Raise a `ConfigError` if labels' ids aren't of the entity's type: `"7"` isn't the user 7."""
-    _check_type(f"the labels' {group.entity!r}", group, group.entity, ids.dtype)
+    for key in group.keys:
+        _check_type(f"the labels' {key!r}", group, key, labels.schema[key])
 
 
-def _key(group: FeatureGroup) -> tuple[str, str]:
-    return group.source.name, group.entity
+def _key(group: FeatureGroup) -> tuple[str, tuple[str, ...]]:
+    return group.source.name, group.keys
 
 
 def _frame(groups: Sequence[FeatureGroup], workspace: Workspace, given: pl.DataFrame | None) -> pl.DataFrame:
@@ -46,8 +47,10 @@ def _frame(groups: Sequence[FeatureGroup], workspace: Workspace, given: pl.DataF
     schema = table.scan().collect_schema() if given is None else given.schema
     columns: list[str] = []
     for group in groups:
-        wanted = [group.entity, *((source.time,) if source.time else ())]
-        wanted += [feature.column for feature in group.features.values() if feature.column]
+        wanted = [*group.keys, *((source.time,) if source.time else ())]
+        for feature in group.features.values():
+            wanted += [feature.column] if feature.column else []
+            wanted += feature.where.meta.root_names() if feature.where is not None else []
         for column in wanted:
             _check_column(group, column, schema)
         columns += wanted

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Settings, allowed, check_name, duration, fingerprint
 from noria.features.definitions import Feature
 from noria.features.online import OnlineSpec
 from noria.pipelines import Source
 from noria.storage import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,24 @@ class FeatureGroup:
 
     Attributes:
         name: of the component; a feature's full name is `group.feature`.
-        entity: the source's column with the entity's id.
+        entity: the source's column with the entity's id, or several that are it together.
         source: where the events come from.
         features: name to definition.
         ttl: an entity whose newest event is older than this counts as expired, and its features as missing.
+        owner, tags: for people who look for it.
 
     Raises:
         ConfigError: an unknown column, a feature that doesn't fit its column, a window without an event time.
     """
 
     name: str
-    entity: str
+    entity: str | Sequence[str]
     source: Source
     features: Mapping[str, Feature]
     ttl: str | None = None
     description: str = "What is known about an entity at a time."
+    owner: str = ""
+    tags: Sequence[str] = ()
     kind: str = field(default="features", init=False)
 
     def __post_init__(self) -> None:
@@ -42,15 +48,21 @@ class FeatureGroup:
             raise ConfigError(f"feature group {self.name!r} has no features", hint='features={"clicks": nr.count()}')
         if self.ttl is not None:
             duration(self.ttl)
-        self._check_column(self.entity)
-        if self.source.schema[self.entity].dtype not in ("str", "int8", "int16", "int32", "int64"):
+        if not self.keys or len(set(self.keys)) < len(self.keys):
             raise ConfigError(
-                f"feature group {self.name!r}: the entity {self.entity!r} is {self.source.schema[self.entity].dtype}",
-                hint="an entity's id is a whole number or text",
-                field=self.entity,
+                f"feature group {self.name!r}: entity={self.entity!r}", hint="one column, or several different ones"
             )
+        for key in self.keys:
+            self._check_column(key)
+            if self.source.schema[key].dtype not in ("str", "int8", "int16", "int32", "int64"):
+                raise ConfigError(
+                    f"feature group {self.name!r}: the entity {key!r} is {self.source.schema[key].dtype}",
+                    hint="an entity's id is a whole number or text",
+                    field=key,
+                )
         for name, feature in self.features.items():
             self._check(name, feature)
+        self._check_derived()
 
     def _check(self, name: str, feature: Feature) -> None:
         check_name(name, "feature")
@@ -61,11 +73,37 @@ class FeatureGroup:
             except ConfigError as error:
                 error.message = f"feature {self.name}.{name}: {error.message}"
                 raise
-        if self.source.time is None and (feature.kind != "latest" or self.ttl is not None):
+        if feature.where is not None:
+            self._check_where(name, feature.where)
+        if self.source.time is None and (feature.kind not in ("latest", "derived") or self.ttl is not None):
             raise ConfigError(
                 f"feature {self.name}.{name}: source {self.source.name!r} has no event time",
                 hint="give its schema one nr.Timestamp column, or use only nr.latest(…) without a ttl",
             )
+
+    def _check_where(self, name: str, where: pl.Expr) -> None:
+        import polars as pl
+
+        from noria.pipelines.dtypes import polars_schema
+        from noria.pipelines.steps.derive import verify_expression
+
+        for column in where.meta.root_names():
+            self._check_column(column)
+        what = f"feature {self.name}.{name}: where="
+        if verify_expression(where, pl.Schema(polars_schema(self.source.schema)), what) != pl.Boolean:
+            raise ConfigError(f"{what}{where} is neither true nor false", hint='where=nr.col("price") > 0')
+
+    def _check_derived(self) -> None:
+        plain = {name: feature for name, feature in self.features.items() if feature.expression is None}
+        for name, feature in self.features.items():
+            for column in feature.expression.meta.root_names() if feature.expression is not None else ():
+                if column not in plain:
+                    raise ConfigError(
+                        f"feature {self.name}.{name}: the group has no feature {column!r} to derive it from",
+                        hint=allowed(plain, column),
+                        field=name,
+                    )
+        self.types()
 
     def _check_column(self, column: str) -> None:
         if column not in self.source.schema:
@@ -76,6 +114,11 @@ class FeatureGroup:
             )
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that are the entity's id together."""
+        return (self.entity,) if isinstance(self.entity, str) else tuple(self.entity)
+
+    @property
     def dependencies(self) -> tuple[str, ...]:
         """The source."""
         return (self.source.name,)
@@ -84,7 +127,7 @@ class FeatureGroup:
         return {
             "kind": self.kind,
             "name": self.name,
-            "entity": self.entity,
+            "entity": self.entity if isinstance(self.entity, str) else list(self.entity),
             "source": self.source.name,
             "features": {name: feature.to_dict() for name, feature in self.features.items()},
             "types": self.types(),
@@ -95,9 +138,15 @@ class FeatureGroup:
         """The type of each feature's values; `list[…]` for lists."""
         types = {}
         for name, feature in self.features.items():
-            dtype = feature.dtype(self.source.schema[feature.column] if feature.column else None)
-            types[name] = f"list[{dtype}]" if feature.is_list else dtype
-        return types
+            if feature.expression is None:
+                dtype = feature.dtype(self.source.schema[feature.column] if feature.column else None)
+                types[name] = f"list[{dtype}]" if feature.is_list else dtype
+        derived = {name: f.expression for name, f in self.features.items() if f.expression is not None}
+        if derived:
+            from noria.features.derived import types_of
+
+            types |= types_of(derived, types, self.name)
+        return {name: types[name] for name in self.features}
 
     def output_schema(self) -> dict[str, str]:
         """The features that a model can read, by full name (lists and instants can't); any may be missing."""
@@ -112,14 +161,22 @@ class FeatureGroup:
         """What a server needs to read the group without its source."""
         return OnlineSpec(
             self.name,
-            self.entity,
-            self.source.schema[self.entity].dtype,
+            self.keys,
+            tuple(self.source.schema[key].dtype for key in self.keys),
             tuple(self.features),
-            tuple(feature.empty for feature in self.features.values()),
+            self._empty(),
             None if self.ttl is None else duration(self.ttl),
             self.definition_hash(),
             tuple(self.types().values()),
         )
+
+    def _empty(self) -> tuple[Any, ...]:
+        """The features of an entity without events."""
+        if not any(feature.kind == "derived" for feature in self.features.values()):
+            return tuple(feature.empty for feature in self.features.values())
+        from noria.features.derived import empty_of
+
+        return empty_of(self.features, self.types())
 
     def inputs(self, settings: Settings) -> dict[str, str]:
         """Nothing from outside the system."""

@@ -25,7 +25,7 @@ class OnlineSpec:
 
     Attributes:
         group: the group's name.
-        entity: the entity's name, with its type.
+        keys: the columns that are the entity's id together, with their types.
         features: names, in the order of the packed values.
         empty: the value of each feature for an entity without any event.
         ttl: microseconds after which an entity counts as expired; None for never.
@@ -34,8 +34,8 @@ class OnlineSpec:
     """
 
     group: str
-    entity: str
-    entity_type: str
+    keys: tuple[str, ...]
+    key_types: tuple[str, ...]
     features: tuple[str, ...]
     empty: tuple[Any, ...]
     ttl: int | None
@@ -48,21 +48,19 @@ class OnlineSpec:
         return f"{self.group}@{self.definition}"
 
     def key(self, entity_id: Any) -> bytes:
-        """An entity's key.
+        """An entity's key; where several columns are the id, it is a sequence of their values.
 
         Raises:
             ConfigError: the id doesn't have the entity's type.
         """
-        if self.entity_type == "str":
-            if isinstance(entity_id, str):
-                return entity_id.encode()
-        elif isinstance(entity_id, int) and not isinstance(entity_id, bool) and -(2**63) <= entity_id < 2**63:
-            return entity_id.to_bytes(8, "big", signed=True)
-        raise ConfigError(
-            f"{self.group}: {entity_id!r} can't be a {self.entity}",
-            hint=f"its type is {self.entity_type}",
-            field=self.entity,
-        )
+        if len(self.keys) == 1:
+            return _key(self.group, self.keys[0], self.key_types[0], entity_id)
+        if not isinstance(entity_id, (tuple, list)) or len(entity_id) != len(self.keys):
+            raise ConfigError(
+                f"{self.group}: {entity_id!r} can't be an entity", hint=f"give {', '.join(self.keys)} as a tuple"
+            )
+        parts = zip(self.keys, self.key_types, entity_id, strict=True)
+        return _encode([_key(self.group, name, kind, value) for name, kind, value in parts])
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON data."""
@@ -92,6 +90,15 @@ class OnlineFeatures:
     event_times: list[int | None]
 
 
+def _key(group: str, name: str, kind: str, value: Any) -> bytes:
+    if kind == "str":
+        if isinstance(value, str):
+            return value.encode()
+    elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value.to_bytes(8, "big", signed=True)
+    raise ConfigError(f"{group}: {value!r} can't be a {name}", hint=f"its type is {kind}", field=name)
+
+
 def pack(event_time: int | None, values: Sequence[Any]) -> bytes:
     """The newest event's time and the values, in the order of the spec, as MessagePack."""
     return _encode([event_time, *values])
@@ -105,7 +112,6 @@ class _Layout:
         self.place = spec.place
         self.names = [f"{spec.group}.{name}" for name in spec.features]
         self.dates = [i for i, kind in enumerate(spec.types) if kind in ("date", "list[date]")]
-        self.expired = [None] * len(spec.features)
         # Decoded anew for each entity, so that no two of them share a list.
         self.missing = pack(None, spec.empty)
 
@@ -155,22 +161,26 @@ class OnlineReader:
         if layout is None:
             raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._layouts, group))
         spec = layout.spec
-        oldest = None if spec.ttl is None else self._clock.now() - spec.ttl
-        rows: list[list[Any]] = []
-        found, expired, times = [], [], []
-        for value in self._store.read(layout.place, [spec.key(entity_id) for entity_id in entity_ids]):
-            row = layout.decode(layout.missing if value is None else value.value)
-            time = row.pop(0)
-            late = oldest is not None and time is not None and time < oldest
-            rows.append(layout.expired if late else row)
-            found.append(value is not None)
-            expired.append(late)
-            times.append(time)
-        return OnlineFeatures(_columns(layout.names, rows), found, expired, times)
-
-
-def _columns(names: list[str], rows: list[list[Any]]) -> dict[str, list[Any]]:
-    if len(rows) == 1:  # the server's usual question
-        return {name: [value] for name, value in zip(names, rows[0], strict=True)}
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in names]
-    return dict(zip(names, columns, strict=True))
+        decode, missing = layout.decode, layout.missing
+        values = self._store.read(layout.place, [spec.key(entity_id) for entity_id in entity_ids])
+        rows = [decode(missing if value is None else value.value) for value in values]
+        found = [value is not None for value in values]
+        times: list[int | None]
+        if len(rows) == 1:  # the server's usual question
+            times = [rows[0][0]]
+            columns = [[value] for value in rows[0][1:]]
+        elif rows:
+            first, *rest = zip(*rows, strict=True)
+            times, columns = list(first), list(map(list, rest))
+        else:
+            times, columns = [], [[] for _ in layout.names]
+        if spec.ttl is None:
+            expired = [False] * len(rows)
+        else:
+            oldest = self._clock.now() - spec.ttl
+            expired = [time is not None and time < oldest for time in times]
+            for place, late in enumerate(expired):
+                if late:
+                    for column in columns:
+                        column[place] = None
+        return OnlineFeatures(dict(zip(layout.names, columns, strict=True)), found, expired, times)

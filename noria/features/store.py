@@ -12,10 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import ConfigError, DataError, Field, NotFoundError, Settings, allowed, duration
+from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
 from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack
-from noria.features.windows import Timeline, compute, newest, ranges
+from noria.features.timeline import Timeline
+from noria.features.windows import Calculator, Questions
 from noria.pipelines.dtypes import polars_type
 from noria.storage import ABSENT, Put, Workspace
 
@@ -63,12 +65,16 @@ class FeatureStore:
             DataError: a label or an event has no time.
         """
         at = _instants(labels, time)
+        kept: dict[int, tuple[Calculator, Questions]] = {}  # groups of one timeline share what is worked out for it
         for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
             _check_labels(labels, group)
-            numbers = line.numbers(labels[group.entity])
-            features = _features(group, line, numbers, at)
+            if id(line) not in kept:
+                calculator = Calculator(line)
+                kept[id(line)] = calculator, calculator.ask(line.numbers(labels.select(group.keys)), _when(group, at))
+            calculator, questions = kept[id(line)]
+            features = _features(group, calculator, questions)
             if group.ttl is not None:
-                newest, exists = _newest(group, line, numbers, at)
+                newest, exists = calculator.newest(questions)
                 expired = pl.Series(exists & (newest < at - duration(group.ttl)))
                 features = [column.set(expired, None) for column in features]
             labels = labels.with_columns(features)
@@ -191,13 +197,10 @@ def _instants(labels: pl.DataFrame, time: str) -> NDArray[np.int64]:
 
 
 def _check_labels(labels: pl.DataFrame, group: FeatureGroup) -> None:
-    if group.entity not in labels.columns:
-        raise ConfigError(
-            f"the labels have no column {group.entity!r}",
-            hint=allowed(labels.columns, group.entity),
-            field=group.entity,
-        )
-    check_ids(labels[group.entity], group)
+    for key in group.keys:
+        if key not in labels.columns:
+            raise ConfigError(f"the labels have no column {key!r}", hint=allowed(labels.columns, key), field=key)
+    check_ids(labels, group)
     for name in group.features:
         if f"{group.name}.{name}" in labels.columns:
             raise ConfigError(
@@ -212,39 +215,28 @@ def _when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
     return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
 
 
-def _newest(
-    group: FeatureGroup, line: Timeline, numbers: NDArray[np.int64], at: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The times of entities' newest events as of instants, and whether there are any."""
-    start, end = ranges(line, numbers, _when(group, at), None)
-    return newest(line, end), end > start
-
-
-def _features(
-    group: FeatureGroup, line: Timeline, numbers: NDArray[np.int64], at: NDArray[np.int64]
-) -> list[pl.Series]:
-    """The group's features of entities as of instants, as columns named `group.feature`."""
-    windows: dict[int | None, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    columns = []
+def _features(group: FeatureGroup, calculator: Calculator, questions: Questions) -> list[pl.Series]:
+    """The group's features as columns named `group.feature`."""
+    types, made = group.types(), []
     for name, feature in group.features.items():
-        window = feature.window_micros
-        if window not in windows:
-            windows[window] = ranges(line, numbers, _when(group, at), window)
-        column = group.source.schema[feature.column] if feature.column else None
-        dtype = polars_type(Field(name, feature.dtype(column)))
-        columns.append(compute(line, feature, numbers, *windows[window], dtype).alias(f"{group.name}.{name}"))
-    return columns
+        if feature.expression is None:
+            dtype = polars_type(Field(name, types[name].removeprefix("list[").removesuffix("]")))
+            made.append(calculator.compute(feature, questions, dtype).alias(name))
+    return [column.alias(f"{group.name}.{column.name}") for column in derive(group.features, made)]
 
 
 def _pack(group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int) -> list[tuple[bytes, bytes]]:
     """The key and the packed values of each entity with an event before the instant, in the order of the keys."""
-    numbers = np.arange(len(line.entities))
-    at = np.full(len(numbers), as_of, dtype=np.int64)
-    times, exists = _newest(group, line, numbers, at)
-    rows = pl.DataFrame([line.entities["id"], pl.Series("time", times), *_features(group, line, numbers, at)])
+    calculator = Calculator(line)
+    numbers = np.arange(line.entities.size)
+    questions = calculator.ask(numbers, _when(group, np.full(len(numbers), as_of, dtype=np.int64)))
+    times, exists = calculator.newest(questions)
+    mine = numbers[exists]
+    questions = Questions(mine, questions.at[exists], questions.ends[exists])
+    ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
     timeless = group.source.time is None
-    packed = (
-        (spec.key(entity), pack(None if timeless else time, values))
-        for entity, time, *values in rows.filter(pl.Series(exists)).iter_rows()
-    )
-    return sorted(packed)
+    keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
+    when = [None] * len(mine) if timeless else times[exists].tolist()
+    columns = [column.to_list() for column in _features(group, calculator, questions)]
+    packed = [pack(time, values) for time, *values in zip(when, *columns, strict=True)]
+    return sorted(zip(map(spec.key, keys), packed, strict=True))

@@ -1,9 +1,8 @@
 """Exact aggregates over windows that end at arbitrary instants, without one group-by for each window.
 
-Events are sorted once by entity, time and arrival. A question (entity, t) is then a range of rows, found by two binary
-searches; counts, sums and means come from prefix sums, extremes from a sparse table (Bender, Farach-Colton, *The LCA
-Problem Revisited*, 2000), the last n from the range's end. The batch path asks at each label's time, materialization
-asks for all entities at one instant: the same code, so that both give the same number.
+Over ranges of a timeline's rows, counts, sums and means come from prefix sums, extremes from a sparse table (Bender,
+Farach-Colton, *The LCA Problem Revisited*, 2000), the last n from the range's end; what has to be counted by value
+slides along each entity's rows. Batch and materialization ask the same code, so that both give the same number.
 """
 
 from __future__ import annotations
@@ -11,185 +10,231 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from noria.core import ConfigError
+from noria.features import kernels
 from noria.features.definitions import Feature
-
-Positions = NDArray[np.int64]
+from noria.features.timeline import Positions, Timeline
+from noria.pipelines.steps.expression_rows import computed
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """Events in the order of entity, time and arrival.
+class Questions:
+    """What is asked of a timeline.
 
     Attributes:
-        frame: the rows, in the order of arrival.
-        order: [rows] the positions of those rows in the order of entity, time and arrival.
-        entities: id to the entity's number; columns `id` and `number`.
-        starts: [entities + 1] where each entity's rows begin in that order.
-        times: [rows] event times in that order, microseconds.
+        numbers: [questions] entities; -1 for one without events.
+        at: [questions] instants, microseconds.
+        ends: [questions] the ends of the entities' rows before the instants.
     """
 
-    frame: pl.DataFrame
-    order: Positions
-    entities: pl.DataFrame
-    starts: Positions
-    times: NDArray[np.int64]
+    numbers: Positions
+    at: NDArray[np.int64]
+    ends: Positions
 
-    @staticmethod
-    def of(events: pl.DataFrame, entity: str, time: str | None) -> Timeline:
-        """Sort events; those without an entity belong to nobody and are left out."""
-        events = events.filter(pl.col(entity).is_not_null())
-        ids = events[entity]
-        entities = pl.DataFrame({"id": ids.unique(maintain_order=True)}).with_row_index("number")
-        number = _numbers(ids, entities)
-        if time is None:
-            times = np.zeros(len(events), dtype=np.int64)
+
+@dataclass(frozen=True)
+class _Selected:
+    """The rows of a timeline that count for a feature.
+
+    Attributes:
+        rows: their positions in the timeline's frame, in the timeline's order.
+        rank: [rows + 1] how many of them come before each of the timeline's rows; None if all count.
+        column: their values, in the frame's order; None for `count`.
+    """
+
+    rows: Positions
+    rank: Positions | None
+    column: pl.Series | None
+
+    def range(self, start: Positions, end: Positions) -> tuple[Positions, Positions]:
+        """A range of the timeline's rows as one of the selected."""
+        return (start, end) if self.rank is None else (self.rank[start], self.rank[end])
+
+    def values(self) -> pl.Series:
+        """The selected values in the timeline's order."""
+        assert self.column is not None
+        return self.column.gather(self.rows)
+
+
+class Calculator:
+    """Computes features over one timeline; what several of them need is computed once."""
+
+    def __init__(self, line: Timeline) -> None:
+        self._line = line
+        self._kept: dict[Any, Any] = {}
+
+    def ask(self, numbers: Positions, at: NDArray[np.int64]) -> Questions:
+        """Questions by entity and instant."""
+        return Questions(numbers, at, self._line.before(numbers, at))
+
+    def newest(self, questions: Questions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The times of the newest events, and whether there are any."""
+        return _at(self._line.times, questions.ends - 1), questions.ends > self._line.begin(questions.numbers)
+
+    def compute(self, feature: Feature, questions: Questions, dtype: pl.DataType) -> pl.Series:
+        """One feature's values; see `noria.features.definitions` for what each kind means."""
+        selected: _Selected = self._once(self._select, feature.column, feature.where, _skips_missing(feature))
+        start, end = selected.range(self._start(feature.window_micros, questions), questions.ends)
+        empty = end == start
+        if feature.kind == "count":
+            return pl.Series(end - start, dtype=pl.Int64)
+        if feature.kind in ("latest", "first"):
+            row = _at(selected.rows, end - 1 if feature.kind == "latest" else start)
+            assert selected.column is not None
+            return selected.column.gather(pl.Series(row).set(pl.Series(empty), None)).cast(dtype)
+        if feature.kind == "last":
+            return _last(selected, start, end, feature.n or 1, dtype)
+        if feature.kind in ("distinct", "top_k"):
+            return self._counted(feature, selected, questions, start, end, dtype)
+        if feature.kind in ("min", "max"):
+            values = self._once(_numbers_of, selected)
+            made = kernels.extreme(values, start, end, feature.kind)
         else:
-            times = events[time].dt.timestamp("us").to_numpy().astype(np.int64)
-        starts, order = _group(number, np.argsort(times, kind="stable"), len(entities))
-        return Timeline(events, order, entities, starts, times[order])
+            made = self._summed(feature, selected, questions, start, end, dtype)
+        return pl.Series(made).cast(dtype).set(pl.Series(empty), None)
 
-    def numbers(self, ids: pl.Series) -> Positions:
-        """Each id's number; -1 where there is no event of it."""
-        # An id that doesn't fit into the entity's type becomes missing, and is nobody's.
-        return _numbers(ids.cast(self.entities["id"].dtype, strict=False), self.entities)
+    def _start(self, window: int | None, questions: Questions) -> Positions:
+        key = (window, id(questions))
+        if key not in self._kept:
+            line = self._line
+            begin = line.begin(questions.numbers)
+            self._kept[key] = begin if window is None else line.before(questions.numbers, questions.at - window)
+            self._kept["questions", id(questions)] = questions  # keeps its id its own
+        found: Positions = self._kept[key]
+        return found
+
+    def _once(self, work: Any, *what: Any) -> Any:
+        """The result of `work(*what)`, worked out once. Columns and expressions, which can't be keys, are told apart by
+        their identity; they are kept, so that it stays theirs."""
+        key = (
+            work,
+            *(("is", one) if isinstance(one, (str, bool, int, type(None))) else ("at", id(one)) for one in what),
+        )
+        if key not in self._kept:
+            self._kept[key] = (work(*what), what)
+        return self._kept[key][0]
+
+    def _select(self, column: str | None, where: pl.Expr | None, skip_missing: bool) -> _Selected:
+        line = self._line
+        series = None if column is None else line.frame[column]
+        if series is not None and series.dtype.is_float() and not series.is_finite().all():
+            series = series.set(~series.is_finite(), None)  # one NaN or infinity would spoil all sums after it
+        counts = None
+        if where is not None:
+            counts = self._once(_holds, line, where)
+        if skip_missing and series is not None and series.null_count():
+            known = series.is_not_null()
+            counts = known if counts is None else counts & known
+        if counts is None:
+            return _Selected(line.order, None, series)
+        mask = counts.to_numpy()[line.order]
+        rank = np.zeros(len(mask) + 1, dtype=np.int64)
+        np.cumsum(mask, out=rank[1:])
+        return _Selected(line.order[mask], rank, series)
+
+    def _summed(
+        self, feature: Feature, selected: _Selected, questions: Questions, start: Positions, end: Positions,
+        dtype: pl.DataType,
+    ) -> NDArray[Any]:  # fmt: skip
+        restarts = self._once(self._restarts, selected)
+        numbers = questions.numbers
+        if feature.kind == "decayed_sum":
+            times = self._once(self._times, selected)
+            decayed = self._once(_decayed, selected, times, restarts, feature.half_life_micros)
+            made: NDArray[Any] = kernels.decay(decayed, times, numbers, end, questions.at, feature.half_life_micros)
+        elif feature.kind == "std":
+            made = kernels.spread(self._once(_floats_of, selected), restarts, numbers, start, end)
+        else:
+            values = self._once(_integers_of if dtype.is_integer() else _floats_of, selected)
+            prefix, lost = self._once(_prefixes, values, restarts)
+            made = kernels.sums(prefix, lost, numbers, start, end)
+        return made / np.where(end == start, 1, end - start) if feature.kind == "mean" else made
+
+    def _restarts(self, selected: _Selected) -> Positions:
+        return self._line.starts if selected.rank is None else selected.rank[self._line.starts]
+
+    def _times(self, selected: _Selected) -> NDArray[np.int64]:
+        return self._line.times if selected.rank is None else self._line.times[np.diff(selected.rank) > 0]
+
+    def _counted(
+        self, feature: Feature, selected: _Selected, questions: Questions, start: Positions, end: Positions,
+        dtype: pl.DataType,
+    ) -> pl.Series:  # fmt: skip
+        codes, values = self._once(_codes, selected)
+        # An entity's questions in the order of time: then a window of one length never goes back.
+        order = np.lexsort((questions.at, questions.numbers))
+        if feature.kind == "distinct":
+            return pl.Series(kernels.distinct(codes, len(values), order, questions.numbers, start, end))
+        offsets, found = kernels.top(codes, len(values), order, questions.numbers, start, end, feature.n or 1)
+        return _lists(values.cast(dtype).gather(found), offsets, dtype)
 
 
-def _numbers(ids: pl.Series, entities: pl.DataFrame) -> Positions:
-    joined = ids.alias("id").to_frame().join(entities, on="id", how="left", maintain_order="left")
-    return joined["number"].cast(pl.Int64).fill_null(-1).to_numpy()
+def _skips_missing(feature: Feature) -> bool:
+    return feature.kind not in ("latest", "count")
 
 
-def ranges(
-    line: Timeline, numbers: Positions, at: NDArray[np.int64], window: int | None
-) -> tuple[Positions, Positions]:
-    """For each question the rows [start, end) with event times in [at - window, at)."""
-    lowest = np.full(len(at), np.iinfo(np.int64).min) if window is None else at - window
-    return _search(line.starts, line.times, numbers, lowest), _search(line.starts, line.times, numbers, at)
+def _holds(line: Timeline, where: pl.Expr) -> pl.Series:
+    (found,) = computed(line.frame, {"": where})
+    if found.dtype != pl.Boolean:
+        raise ConfigError(f"where={where} is neither true nor false", hint='where=nr.col("price") > 0', field="where")
+    return found.fill_null(value=False)
 
 
-def compute(
-    line: Timeline, feature: Feature, numbers: Positions, start: Positions, end: Positions, dtype: pl.DataType
-) -> pl.Series:
-    """One feature's values for ranges of rows; see `Feature` for what each kind means."""
-    if feature.kind == "count" or feature.column is None:
-        return pl.Series(end - start, dtype=pl.Int64)
-    column = line.frame[feature.column]
-    if column.dtype.is_float():  # NaN and infinity are no values: one of them would spoil all sums after it
-        column = column.set(~column.is_finite(), None)
-    if feature.kind == "latest":
-        rows = pl.Series(_at(line.order, end - 1)).set(pl.Series(end == start), None)
-        return column.gather(rows).cast(dtype)
-    column = column.gather(line.order)
-    known = np.concatenate([[0], np.cumsum(column.is_not_null().to_numpy())]).astype(np.int64)
-    present = column.drop_nulls()
-    first, after = known[start], known[end]  # the same ranges among the values that aren't missing
-    if feature.kind == "last":
-        return _last(present, first, after, feature.n or 1, dtype)
-    empty = after == first
-    if feature.kind in ("min", "max"):
-        values = _extreme(present.to_numpy(), first, after, feature.kind)
-    else:
-        exact = np.int64 if dtype.is_integer() else np.float64
-        values = _sums(present.to_numpy().astype(exact), known[line.starts], numbers, first, after)
-        if feature.kind == "mean":
-            values = values / np.where(empty, 1, after - first)
-    return pl.Series(values).cast(dtype).set(pl.Series(empty), None)
+def _numbers_of(selected: _Selected) -> NDArray[Any]:
+    values: NDArray[Any] = selected.values().to_numpy()
+    return values
 
 
-def newest(line: Timeline, end: Positions) -> NDArray[np.int64]:
-    """The time of the newest event before each end; meaningless where there is none."""
-    return _at(line.times, end - 1)
+def _floats_of(selected: _Selected) -> NDArray[np.float64]:
+    return _numbers_of(selected).astype(np.float64)
+
+
+def _integers_of(selected: _Selected) -> NDArray[np.int64]:
+    return _numbers_of(selected).astype(np.int64)
+
+
+def _prefixes(values: NDArray[Any], restarts: Positions) -> Any:
+    return kernels.prefixes(values, restarts)
+
+
+def _decayed(selected: _Selected, times: Positions, restarts: Positions, half_life: int) -> Any:
+    return kernels.decayed(_floats_of(selected), times, restarts, half_life)
+
+
+def _codes(selected: _Selected) -> tuple[Positions, pl.Series]:
+    """Each selected value as a number, and the values that these stand for."""
+    values = selected.values().alias("value")
+    different = values.unique(maintain_order=True)
+    table = pl.DataFrame([different]).with_row_index("code")
+    codes = pl.DataFrame([values]).join(table, on="value", how="left", maintain_order="left")["code"]
+    return codes.cast(pl.Int64).to_numpy(), different
 
 
 def _at(values: NDArray[np.int64], positions: Positions) -> NDArray[np.int64]:
     """The values at the positions; anything for a position that there isn't."""
-    return values[np.maximum(positions, 0)] if len(values) else np.zeros(len(positions), dtype=np.int64)
+    if not len(values):
+        return np.zeros(len(positions), dtype=np.int64)
+    return values[np.clip(positions, 0, len(values) - 1)]
 
 
-def _last(present: pl.Series, first: Positions, after: Positions, n: int, dtype: pl.DataType) -> pl.Series:
-    lengths = np.minimum(after - first, n)
+def _last(selected: _Selected, start: Positions, end: Positions, n: int, dtype: pl.DataType) -> pl.Series:
+    lengths = np.minimum(end - start, n)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
+    back = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)  # 0 for the newest
+    assert selected.column is not None
+    values = selected.column.gather(selected.rows[np.repeat(end, lengths) - 1 - back]).cast(dtype)
+    return _lists(values, offsets, dtype)
+
+
+def _lists(values: pl.Series, offsets: Positions, dtype: pl.DataType) -> pl.Series:
+    """Values cut into lists at offsets."""
+    lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
-    back = np.arange(offsets[-1]) - offsets[row]  # 0 for the newest
-    values = present.gather(after[row] - 1 - back).cast(dtype)
     lists = pl.DataFrame({"row": row, "value": values}).group_by("row", maintain_order=True).agg("value")
+    made = pl.Series("value", [[]], pl.List(dtype)).new_from_index(0, len(lengths))
     everyone = pl.DataFrame({"row": np.arange(len(lengths))}).join(lists, on="row", how="left", maintain_order="left")
-    return everyone.select(pl.col("value").fill_null(pl.lit([], pl.List(dtype))))["value"]
-
-
-def _extreme(values: NDArray[Any], first: Positions, after: Positions, kind: str) -> NDArray[Any]:
-    """Minimum or maximum of each range by a sparse table; 0 for an empty range."""
-    pick = np.minimum if kind == "min" else np.maximum
-    length = after - first
-    levels = np.where(length > 0, np.frexp(np.maximum(length, 1))[1] - 1, 0)
-    result = np.zeros(len(first), dtype=values.dtype)
-    table = values
-    for level in range(int(levels.max(initial=0)) + 1):
-        if level:
-            half = 1 << (level - 1)
-            table = pick(table[:-half], table[half:])
-        mine = np.flatnonzero((levels == level) & (length > 0))
-        result[mine] = pick(table[first[mine]], table[after[mine] - (1 << level)])
-    return result
-
-
-@numba.njit(cache=True, nogil=True)
-def _search(starts: Any, times: Any, numbers: Any, at: Any) -> Any:
-    """The first row of each entity whose time is not before `at`; the entity's end when there is none."""
-    found = np.zeros(len(numbers), dtype=np.int64)
-    for i in range(len(numbers)):
-        if numbers[i] < 0:
-            continue
-        low, high = starts[numbers[i]], starts[numbers[i] + 1]
-        while low < high:
-            middle = (low + high) // 2
-            if times[middle] < at[i]:
-                low = middle + 1
-            else:
-                high = middle
-        found[i] = low
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _group(numbers: Any, by_time: Any, entities: Any) -> Any:
-    """Where each entity's rows begin, and the rows by entity, each entity's in the order given (a counting sort)."""
-    starts = np.zeros(entities + 1, dtype=np.int64)
-    for number in numbers:
-        starts[number + 1] += 1
-    for entity in range(entities):
-        starts[entity + 1] += starts[entity]
-    free = starts[:-1].copy()
-    order = np.empty(len(numbers), dtype=np.int64)
-    for row in by_time:
-        order[free[numbers[row]]] = row
-        free[numbers[row]] += 1
-    return starts, order
-
-
-@numba.njit(cache=True, nogil=True)
-def _sums(values: Any, restarts: Any, numbers: Any, first: Any, after: Any) -> Any:
-    """Sums of ranges by prefix sums, each with what rounding took from it (Knuth's TwoSum), so that a window's small
-    values aren't lost behind big ones before it; they start anew at each entity, so that none blurs another."""
-    prefix = np.zeros(len(values) + len(restarts), dtype=values.dtype)
-    lost = np.zeros(len(prefix), dtype=values.dtype)
-    for entity in range(len(restarts) - 1):
-        total = error = prefix[0] * 0
-        for i in range(restarts[entity], restarts[entity + 1]):
-            new = total + values[i]
-            added = new - total
-            error += (total - (new - added)) + (values[i] - added)
-            total = new
-            prefix[i + entity + 1] = total
-            lost[i + entity + 1] = error
-    result = np.zeros(len(first), dtype=values.dtype)
-    for i in range(len(first)):
-        if numbers[i] >= 0:
-            a, b = first[i] + numbers[i], after[i] + numbers[i]
-            result[i] = (prefix[b] - prefix[a]) + (lost[b] - lost[a])
-    return result
+    return everyone["value"].zip_with(everyone["value"].is_not_null(), made)

@@ -28,3 +28,8 @@ def polars_type(field: Field) -> pl.DataType:
 def polars_schema(schema: Schema) -> dict[str, pl.DataType]:
     """The columns of a table with this schema."""
     return {field.name: polars_type(field) for field in schema}
+
+
+def type_name(dtype: pl.DataType) -> str | None:
+    """The reverse of `polars_type`: the schema's word for a type; None if it has none."""
+    return next((name for name, known in _TYPES.items() if known == dtype), None)

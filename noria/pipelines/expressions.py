@@ -1,8 +1,10 @@
-"""Expressions as text that is equal for equal expressions only, so that a changed one is seen to be changed."""
+"""Expressions as text that is equal for equal expressions only, and as data from which they can be made again."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,3 +23,32 @@ def definition(expression: pl.Expr) -> str:
     except pl.exceptions.PolarsError:
         return str(expression)
     return f"{expression} #{hashlib.sha256(whole).hexdigest()[:12]}"
+
+
+def saved(expression: pl.Expr) -> dict[str, str]:
+    """The expression as JSON data."""
+    return {"text": str(expression), "polars": base64.b64encode(expression.meta.serialize()).decode()}
+
+
+def loaded(state: Mapping[str, str]) -> pl.Expr:
+    """The reverse of `saved`.
+
+    Raises:
+        DataError: another version of Polars wrote it.
+        ConfigError: it isn't an expression over one row at a time.
+    """
+    import msgspec
+    import polars as pl
+
+    from noria.core import DataError
+    from noria.pipelines.steps.expression_tree import verify
+
+    whole = base64.b64decode(state["polars"])
+    try:
+        verify(msgspec.msgpack.decode(whole), "a saved expression")  # before Polars unpickles a function from it
+        return pl.Expr.deserialize(whole)
+    except (pl.exceptions.PolarsError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"the saved expression {state['text']} can't be read by this version of Polars: {error}",
+            hint="fit it again: noria run --full",
+        ) from error

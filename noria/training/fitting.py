@@ -67,7 +67,7 @@ def train_and_register(
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.inputs.steps),
             "groups": [group.online_spec().to_dict() for group in pipeline.groups],
-            "entities": {group.entity: pipeline.labels.schema[group.entity].spec() for group in pipeline.groups},
+            "entities": {key: pipeline.labels.schema[key].spec() for group in pipeline.groups for key in group.keys},
         },
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),

@@ -53,7 +53,7 @@ class ModelTrainingPipeline:
         check_name(self.name, "model")
         if not self.features:
             raise ConfigError(f"model {self.name!r} has no features", hint=allowed(self.labels.schema.names))
-        for column in (*self.columns, *(group.entity for group in self.groups)):
+        for column in (*self.columns, *(key for group in self.groups for key in group.keys)):
             self._check_column(column)
         if isinstance(self.target, str):
             self._check_column(self.target)

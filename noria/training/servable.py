@@ -102,7 +102,8 @@ class TabularServable:
             raise RequestError("this model looks no features up", status=422, field="entities")
         values: dict[str, list[Any]] = {}
         for spec in reader.specs:
-            ids = [getattr(entity, _attribute(spec.entity)) for entity in entities]
+            parts = [[getattr(entity, _attribute(key)) for entity in entities] for key in spec.keys]
+            ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
             values |= reader.read(spec.group, ids).columns
         for name in self._columns:
             values[name] = [getattr(entity, _attribute(name)) for entity in entities]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -42,6 +44,32 @@ FEATURES: dict[str, Feature] = {
     "big_mean_3h": nr.mean("big", window="3h"),
     "day": nr.latest("day"),
     "days": nr.last("day", n=2),
+    "std": nr.std("x"),
+    "std_3h": nr.std("i", window="3h"),
+    "std_big": nr.std("big", window="5h"),
+    "first": nr.first("s"),
+    "first_3h": nr.first("x", window="3h"),
+    "kinds": nr.distinct("s"),
+    "kinds_5h": nr.distinct("i", window="5h"),
+    "top": nr.top_k("s", k=2),
+    "top_5h": nr.top_k("i", k=3, window="5h"),
+    "fading": nr.decayed_sum("x", half_life="2h"),
+    "positive": nr.count(window="5h", where=nr.col("x") > 0),
+    "sum_a": nr.sum("i", where=nr.col("s") == "a"),
+    "latest_b": nr.latest("x", where=nr.col("s") == "b"),
+    "last_a": nr.last("i", n=2, window="5h", where=nr.col("s") == "a"),
+    "top_positive": nr.top_k("s", k=1, where=nr.col("x") > 0),
+    "fading_a": nr.decayed_sum("x", half_life="2h", where=nr.col("s") == "a"),
+    "ratio": nr.derived(nr.col("total") / nr.col("n")),
+    "is_many": nr.derived(nr.col("n_3h") > 1),
+}
+WHERE: dict[str, Callable[[Event], bool]] = {
+    "positive": lambda e: number(e.x) is not None and e.x > 0,  # type: ignore[operator]
+    "top_positive": lambda e: number(e.x) is not None and e.x > 0,  # type: ignore[operator]
+    "sum_a": lambda e: e.s == "a",
+    "last_a": lambda e: e.s == "a",
+    "fading_a": lambda e: e.s == "a",
+    "latest_b": lambda e: e.s == "b",
 }
 SCHEMA: dict[str, Any] = {
     "who": "int64?",
@@ -83,9 +111,17 @@ EVENTS = st.lists(
 LABELS = st.lists(st.tuples(st.none() | st.integers(1, 4), st.integers(0, 14)), min_size=1, max_size=10)
 
 
-def oracle(events: list[Event], feature: Feature, who: int | None, hour: float) -> Any:
+def oracle(events: list[Event], name: str, who: int | None, hour: float) -> Any:
+    feature, holds = FEATURES[name], WHERE.get(name, lambda e: True)
+    if name == "ratio":
+        total, n = oracle(events, "total", who, hour), oracle(events, "n", who, hour)
+        return None if total is None else total / n
+    if name == "is_many":
+        return oracle(events, "n_3h", who, hour) > 1
     mine = [
-        (e.hour, number, e) for number, e in enumerate(events) if e.who == who and who is not None and e.hour < hour
+        (e.hour, number, e)
+        for number, e in enumerate(events)
+        if e.who == who and who is not None and e.hour < hour and holds(e)
     ]
     if feature.window_micros is not None:
         mine = [entry for entry in mine if entry[0] >= hour - feature.window_micros / HOUR]
@@ -98,14 +134,27 @@ def oracle(events: list[Event], feature: Feature, who: int | None, hour: float) 
     known = [v for v in values if v is not None]
     if feature.kind == "last":
         return known[::-1][: feature.n]
+    if feature.kind == "distinct":
+        return len(set(known))
+    if feature.kind == "top_k":
+        newest = {v: place for place, v in enumerate(known)}
+        return sorted(newest, key=lambda v: (-known.count(v), -newest[v]))[: feature.n]
     if not known:
         return None
-    return {
-        "sum": math.fsum(known),
-        "mean": math.fsum(known) / len(known),
-        "min": min(known),
-        "max": max(known),
-    }[feature.kind]
+    if feature.kind == "decayed_sum":
+        ages = [hour - e.hour for e in ordered if number(getattr(e, str(feature.column))) is not None]
+        return math.fsum(
+            v * 2.0 ** (-age / (feature.half_life_micros / HOUR)) for v, age in zip(known, ages, strict=True)
+        )
+    by_kind: dict[str, Callable[[list[Any]], Any]] = {
+        "sum": math.fsum,
+        "mean": lambda known: math.fsum(known) / len(known),
+        "min": min,
+        "max": max,
+        "first": lambda known: known[0],
+        "std": statistics.pstdev,
+    }
+    return by_kind[feature.kind](known)
 
 
 def number(value: Any) -> Any:
@@ -140,9 +189,9 @@ def test_training_sets_agree_with_the_oracle(events: list[Event], labels: list[t
         store = nr.FeatureStore(workspace)
         made = store.training_set(asked, [group()], time="when", events={"events": frame(events)})
         assert made["n"].to_list() == list(range(len(labels)))
-        for name, feature in FEATURES.items():
+        for name in FEATURES:
             for (who, hour), got in zip(labels, made[f"g.{name}"].to_list(), strict=True):
-                assert same(got, oracle(events, feature, who, hour)), (name, who, hour)
+                assert same(got, oracle(events, name, who, hour)), (name, who, hour)
 
 
 @settings(max_examples=60, deadline=None)

@@ -275,3 +275,49 @@ def test_a_spec_travels_as_plain_data_and_refuses_wrong_ids(store: nr.FeatureSto
             reader.read("habits", [7])
         with pytest.raises(NotFoundError, match="did you mean 'habits'"):
             reader.read("habit", ["ann"])
+
+
+FLIGHTS = nr.Source(
+    "flights", "f.csv", schema={"origin": "str", "dest": "str", "delay": "float64?", "at": nr.Timestamp("us")}
+)
+ROUTE = nr.FeatureGroup("route", entity=("origin", "dest"), source=FLIGHTS, features={"delay": nr.mean("delay")})
+
+
+def test_an_entity_may_be_several_columns(store: nr.FeatureStore) -> None:
+    flown = pl.DataFrame(
+        {"origin": ["OSL", "OSL", "TRD", None], "dest": ["TRD", "BGO", "OSL", "OSL"], "delay": [1.0, 2.0, 4.0, 8.0]}
+    ).with_columns(at=pl.Series([1, 2, 3, 4]).cast(pl.Datetime("us", "UTC")))
+    store.materialize(ROUTE, events=flown)
+    found = store.get_online(ROUTE, [("OSL", "BGO"), ("TRD", "OSL"), ("BGO", "OSL")])
+    assert found.columns == {"route.delay": [2.0, 4.0, None]}
+    labels = flown.with_columns(at=pl.lit(5).cast(pl.Datetime("us", "UTC"))).drop("delay")
+    made = store.training_set(labels, [ROUTE], time="at", events={"flights": flown})
+    assert made["route.delay"].to_list() == [1.0, 2.0, 4.0, None]
+    for wrong in ("OSL", ("OSL",), ("OSL", 7)):
+        with pytest.raises(ConfigError, match="can't be"):
+            store.get_online(ROUTE, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({"n": nr.count(where=nr.col("prize") > 1)}, "did you mean 'price'"),
+        ({"n": nr.count(where=nr.col("price") + 1)}, "neither true nor false"),
+        ({"n": nr.count(where=nr.col("price").sum() > 1)}, "several rows"),
+        ({"n": nr.count(), "twice": nr.derived(nr.col("m") * 2)}, "no feature 'm'"),
+        ({"l": nr.last("price", n=2), "twice": nr.derived(nr.col("l") * 2)}, "habits.twice"),
+        ({"n": nr.count(), "day": nr.derived(nr.col("n").cast(pl.UInt8))}, "which no feature can be"),
+        ({"s": nr.std("user")}, "needs a column of numbers"),
+    ],
+)  # fmt: skip
+def test_a_definition_that_cannot_be_computed_is_refused(features: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        group(features=features)
+
+
+def test_derived_features_of_nobody_are_those_of_no_events(store: nr.FeatureStore) -> None:
+    many = group(features={"n": nr.count(), "is_new": nr.derived(nr.col("n") == 0), "kinds": nr.top_k("price", k=2)})
+    store.materialize(many, events=EVENTS)
+    found = store.get_online(many, ["ann", "eve"])
+    assert found.columns == {"habits.n": [2, 0], "habits.is_new": [False, True], "habits.kinds": [[4.0, 1.0], []]}
+    assert many.output_schema() == {"habits.n": "int64?", "habits.is_new": "bool?"}

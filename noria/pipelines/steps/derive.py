@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import polars as pl
 
-from noria.core import ConfigError, DataError, allowed
+from noria.core import ConfigError, allowed
 from noria.pipelines.blocks import Blocks
-from noria.pipelines.expressions import definition
+from noria.pipelines.expressions import definition, loaded, saved
 from noria.pipelines.steps.expression_rows import computed, row_expression
 from noria.pipelines.steps.expression_tree import tree, verify
 from noria.pipelines.steps.step import ByRow, Row, RowFunction
@@ -35,7 +33,7 @@ class Derive:
 
     def fit(self, blocks: Blocks) -> FittedDerive:
         for name, expression in self.columns.items():
-            _verify(expression, blocks.schema, f"Derive {name!r}")
+            verify_expression(expression, blocks.schema, f"Derive {name!r}")
         return FittedDerive(dict(self.columns))
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,12 +59,12 @@ class FittedDerive(ByRow):
         return derive
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": "Derive", "columns": {name: _saved(expression) for name, expression in self.columns.items()}}
+        return {"step": "Derive", "columns": {name: saved(expression) for name, expression in self.columns.items()}}
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> FittedDerive:
         """The reverse of `to_dict`."""
-        return FittedDerive({name: _loaded(saved) for name, saved in state["columns"].items()})
+        return FittedDerive({name: loaded(expression) for name, expression in state["columns"].items()})
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Filter:
     expression: pl.Expr
 
     def fit(self, blocks: Blocks) -> FittedFilter:
-        if _verify(self.expression, blocks.schema, "Filter") != pl.Boolean:
+        if verify_expression(self.expression, blocks.schema, "Filter") != pl.Boolean:
             raise ConfigError(f"Filter: {self.expression} is neither true nor false", hint='nr.Filter(nr.col("a") > 1)')
         return FittedFilter(self.expression)
 
@@ -98,15 +96,15 @@ class FittedFilter(ByRow):
         return lambda row: keep(row) is True
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": "Filter", "expression": _saved(self.expression)}
+        return {"step": "Filter", "expression": saved(self.expression)}
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> FittedFilter:
         """The reverse of `to_dict`."""
-        return FittedFilter(_loaded(state["expression"]))
+        return FittedFilter(loaded(state["expression"]))
 
 
-def _verify(expression: pl.Expr, schema: pl.Schema, what: str) -> pl.DataType:
+def verify_expression(expression: pl.Expr, schema: pl.Schema, what: str) -> pl.DataType:
     """The type of an expression over these columns."""
     verify(tree(expression), what)
     for name in expression.meta.root_names():
@@ -116,19 +114,3 @@ def _verify(expression: pl.Expr, schema: pl.Schema, what: str) -> pl.DataType:
         return pl.DataFrame(schema=schema).select(expression).dtypes[0]
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise ConfigError(f"{what}: {expression} can't be computed: {error}") from error
-
-
-def _saved(expression: pl.Expr) -> dict[str, str]:
-    return {"text": str(expression), "polars": base64.b64encode(expression.meta.serialize()).decode()}
-
-
-def _loaded(saved: dict[str, str]) -> pl.Expr:
-    whole = base64.b64decode(saved["polars"])
-    try:
-        verify(msgspec.msgpack.decode(whole), "a saved expression")  # before Polars unpickles a function from it
-        return pl.Expr.deserialize(whole)
-    except (pl.exceptions.PolarsError, msgspec.DecodeError) as error:
-        raise DataError(
-            f"the saved expression {saved['text']} can't be read by this version of Polars: {error}",
-            hint="fit it again: noria run --full",
-        ) from error
