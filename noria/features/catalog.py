@@ -197,9 +197,13 @@ def _shown(value: Any) -> str:
 
 
 def _state(group: FeatureGroup) -> dict[str, Any]:
+    source = group.source
+    schema = source.schema.to_dict()
+    if source.time is not None:  # where it may be missing in the files, the source's filter keeps it from its table
+        schema[source.time] = schema[source.time].removesuffix("?")
     return {
         "entity": group.entity if isinstance(group.entity, str) else list(group.entity),
-        "source": {"name": group.source.name, "schema": group.source.schema.to_dict(), "time": group.source.time},
+        "source": {"name": source.name, "schema": schema, "time": source.time},
         "features": {name: feature.to_state() for name, feature in group.features.items()},
         "ttl": group.ttl,
         "description": group.description,

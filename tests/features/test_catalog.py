@@ -56,6 +56,13 @@ def test_a_changed_definition_is_the_next_version_and_the_old_one_can_be_made_ag
     assert store.training_set(labels, [made_again], time="at", events={"buys": labels}).equals(expected)
 
 
+def test_a_source_whose_time_may_be_missing_can_be_made_again(store: nr.FeatureStore) -> None:
+    schema = {**SCHEMA, "at": nr.Timestamp("us", nullable=True)}
+    source = nr.Source("buys", "buys.csv", schema=schema, where=nr.col("at").is_not_null())
+    version = store.catalog.register(habits(source=source))
+    assert version.group().online_spec() == habits(source=source).online_spec()
+
+
 def test_going_back_to_an_old_definition_is_the_old_version(store: nr.FeatureStore) -> None:
     for group in (habits(), habits(ttl="1d"), habits()):
         store.catalog.register(group)
