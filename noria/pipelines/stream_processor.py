@@ -46,6 +46,8 @@ JOIN_SECONDS = 60.0
 """How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
 COMPACT_EVERY = 50
 """Commits to the table after which its small files are joined."""
+_ROW = "__row__"
+"""The number of a row in its batch, while a step decides which rows stay."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class StreamRows:
 
 @dataclass
 class StreamResult:
-    """What became of the events: `rows_in = rows_out + quarantined + filtered`."""
+    """What became of the events: `rows_in = rows_out + quarantined + filtered`; steps that drop rows filter, too."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -249,11 +251,13 @@ class StreamProcessor:
         places = judged.positions.to_numpy()
         if stream.where is not None and len(kept) < len(good):
             places = judged.positions.filter(good.select(stream.where).to_series().fill_null(value=False)).to_numpy()
+        made, stayed = _apply(self._steps, kept)
+        places = places[stayed]
         bad = judged.bad.sort(POSITION) if len(judged.bad) else judged.bad
         bad_events = decoded.events[bad[POSITION].to_numpy() - 1]
         rows = StreamRows(
             events.partition,
-            apply_steps(self._steps, kept),
+            made,
             events.offsets[decoded.events[places - 1]],
             events.next_offset,
         )
@@ -264,7 +268,7 @@ class StreamProcessor:
         for sink in self._sinks:
             late = max(late, sink.write(rows, bad_rows))
         self._next[events.partition] = events.next_offset
-        self._account(events.partition, decoded.rows.count, good, len(kept), len(bad), late, judged.by_rule)
+        self._account(events.partition, decoded.rows.count, good, len(made), len(bad), late, judged.by_rule)
 
     def _bad_frame(self, events: Events, bad: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
         """Bad events as rows of the quarantine, with the event's own text where it is text."""
@@ -490,6 +494,23 @@ def _fitted_steps(stream: Stream, workspace: Workspace) -> tuple[FittedStep, ...
             f"stream {stream.name!r}: a step of {source.name!r} looks at several rows, and can't be applied to events"
         )
     return steps_from_dict(state)
+
+
+def _apply(steps: Sequence[FittedStep], frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The rows as the steps make them, and where each that is left stood before."""
+    stayed = np.arange(len(frame))
+    for step in steps:
+        made = step.apply(frame)
+        if len(made) < len(frame):
+            # A step passes a column on that it doesn't know; one that is fitted has chosen its columns before.
+            numbered = step.apply(frame.with_row_index(_ROW))
+            if _ROW in numbered.columns:
+                stayed = stayed[numbered[_ROW].to_numpy()]
+            else:  # a step of someone's own that names all columns which it keeps
+                keeps = step.row(frame.schema)
+                stayed = stayed[[keeps(row) for row in frame.to_dicts()]]
+        frame = made
+    return frame, stayed
 
 
 def _partitions(log: EventLog, stream: Stream) -> int:

@@ -28,7 +28,7 @@ from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.online_sinks import LatestRow, Totals, _lateness
 from noria.pipelines.quarantine import summarize
 from noria.pipelines.stream import Stream
-from noria.pipelines.stream_processor import StreamProcessor, StreamResult
+from noria.pipelines.stream_processor import StreamProcessor, StreamResult, _apply
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector
 from noria.testing import ManualClock
@@ -464,3 +464,52 @@ def test_an_idle_partition_does_not_hold_the_watermark_back(
         workspace.log.append("clicks", [event(2, at=950)], [key[1]])
         processor.run_to_end()
         assert delay.value == 51.0
+
+
+def killed_before_commit(workspace: Workspace, made: Stream) -> None:
+    """Process what is there, and die when everything is durable but the group's offset."""
+    processor = StreamProcessor(made, workspace)
+
+    def kill(_: object) -> None:
+        raise RuntimeError("killed")
+
+    processor._reader.commit = kill  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="killed"):
+        processor.run_to_end()
+    processor._reader.close()
+
+
+@pytest.mark.parametrize("step", [nr.DropMissing(["kind"]), nr.Filter(nr.col("kind").is_not_null())])
+def test_events_that_steps_drop_are_filtered_and_cost_no_other_after_a_crash(workspace: Workspace, step: Any) -> None:
+    (workspace.settings.root / "past.csv").write_text("user,amount,kind,at\n1,1.0,a,1\n")
+    past = nr.Source("past", "past.csv", SCHEMA, steps=[nr.Impute(["amount"]), step, nr.Encode(["kind"])])
+    nr.BatchProcessor(past, workspace).run()
+    made = stream(steps_from=past, online=[TOTALS])
+    send(workspace, event(1), event(2, kind=None), event(3, kind=None), event(4))
+    result = process(workspace, made)
+    assert (result.rows_in, result.rows_out, result.filtered) == (4, 2, 2)
+    send(workspace, event(10, kind=None), event(11, kind=None), event(12, kind=None), event(13))
+    killed_before_commit(workspace, made)
+    send(workspace, event(14, kind=None), event(15), event(16))
+    process(workspace, made)
+    assert workspace.table("clicks").read()["user"].to_list() == [1, 4, 13, 15, 16]
+    counts = [TOTALS.read(workspace.online, made, [user])[0]["count"] for user in (1, 2, 4, 12, 13, 14, 15, 16)]
+    assert counts == [1, 0, 1, 0, 1, 0, 1, 1]
+
+
+class OnlyUsers:
+    """A step that drops rows, and all columns that it doesn't name."""
+
+    by_row = True
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.filter(pl.col("user") > 1).select("user")
+
+    def row(self, schema: pl.Schema) -> Any:
+        return lambda row: row["user"] > 1
+
+
+def test_a_step_that_loses_columns_is_asked_row_by_row_which_rows_stay() -> None:
+    made, stayed = _apply([OnlyUsers()], pl.DataFrame({"user": [1, 2, 1, 3], "kind": list("abcd")}))  # type: ignore[list-item]
+    assert made["user"].to_list() == [2, 3]
+    assert stayed.tolist() == [1, 3]
