@@ -87,8 +87,8 @@ class StreamResult:
 class _Sink(Protocol):
     """A place that rows go to."""
 
-    def position(self, partition: int) -> int:
-        """Up to which offset the partition is durably there; -1 if nothing says so."""
+    def begin(self, partition: int, committed: int) -> int:
+        """Up to which offset the partition is durably there, given what the group has committed."""
         ...
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
@@ -148,7 +148,10 @@ class StreamProcessor:
             _TableSink(workspace.table(stream.name), prefix, bad=False),
             *(_OnlineSink(sink, stream, online) for sink in stream.online),
         ]
-        self._ensure_table()
+        made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
+        for each in stream.online:
+            each.verify_columns(stream, made.schema)
+        self._ensure_table(made)
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
         self._next: dict[int, int] = {}
@@ -268,7 +271,8 @@ class StreamProcessor:
         for sink in self._sinks:
             late = max(late, sink.write(rows, bad_rows))
         self._next[events.partition] = events.next_offset
-        self._account(events.partition, decoded.rows.count, good, len(made), len(bad), late, judged.by_rule)
+        dropped = Counter({"dropped by steps": len(kept) - len(made)} if len(made) < len(kept) else {})
+        self._account(events.partition, decoded.rows.count, good, len(made), len(bad), late, judged.by_rule + dropped)
 
     def _bad_frame(self, events: Events, bad: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
         """Bad events as rows of the quarantine, with the event's own text where it is text."""
@@ -308,14 +312,31 @@ class StreamProcessor:
     # --- partitions come and go
 
     def _given(self, partitions: Sequence[int]) -> None:
-        """Go to the first event that some sink doesn't have."""
+        """Go to the first event that some sink doesn't have.
+
+        Raises:
+            StorageError: there is a sink that has more than the log: it is another log, or was cut.
+        """
         committed = self._reader.committed()
+        begins = {p: [sink.begin(p, committed.get(p, 0)) for sink in self._sinks] for p in partitions}
+        bounds = self._log.bounds(self._stream.topic_name)  # after the marks, which another process may still move
         for partition in partitions:
-            # What was committed is in every sink, also in those that had no row and so no reason to move a mark.
-            least = committed.get(partition, 0)
-            position = min(max(sink.position(partition), least) for sink in self._sinks)
+            first, end = bounds.get(partition, (0, 0))
+            self._verify_end(partition, max(begins[partition]), end)
+            position = max(first, min(begins[partition]))
             self._next[partition] = position
             self._reader.seek(partition, position)
+
+    def _verify_end(self, partition: int, mark: int, end: int) -> None:
+        """New events would have offsets that are marked as done, and be skipped without a word."""
+        if mark > end:
+            stream = self._stream
+            raise StorageError(
+                f"stream {stream.name!r}: events of partition {partition} were processed up to offset {mark}, "
+                f"but topic {stream.topic_name!r} ends at {end}: the log was lost, cut or replaced",
+                hint="put the log back as it was; if it is gone for good, give the stream another name, which begins "
+                f"anew with its own table (topic={stream.topic_name!r} keeps the topic)",
+            )
 
     def _taken(self, partitions: Sequence[int]) -> None:
         """Finish what was begun before another process goes on."""
@@ -354,11 +375,10 @@ class StreamProcessor:
         watermark = min(newest) - self._stream.allowed_lateness
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
-    def _ensure_table(self) -> None:
+    def _ensure_table(self, made: pl.DataFrame) -> None:
         """An empty table to begin with, so that those who read it find its columns."""
-        frame = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(self._stream.schema)))
         for table, empty in (
-            (self._workspace.table(self._stream.name), frame),
+            (self._workspace.table(self._stream.name), made),
             (self._workspace.table(f"{self._stream.name}__quarantine"), pl.DataFrame(schema=QUARANTINE)),
         ):
             if table.version() is None:
@@ -378,18 +398,22 @@ class _TableSink:
 
     def forget(self) -> None:
         self._marks: dict[int, int] = {}
+        self._begun: dict[int, int] = {}
         self._taken: dict[int, int] = {}
         self._frames: list[pl.DataFrame] = []
 
-    def position(self, partition: int) -> int:
+    def begin(self, partition: int, committed: int) -> int:
         self._marks[partition] = self._table.mark(self._name(partition))
-        return self._marks[partition]
+        # What was committed is here, too, if there was no row and so no reason to move the mark.
+        self._begun[partition] = max(self._marks[partition], committed)
+        return self._begun[partition]
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
-        rows = (bad if self._bad else good).since(self._marks[good.partition])
+        begun = self._begun[good.partition]
+        rows = (bad if self._bad else good).since(begun)
         if len(rows.frame):
             self._frames.append(rows.frame)
-        self._taken[good.partition] = max(good.next_offset, self._marks[good.partition])
+        self._taken[good.partition] = max(good.next_offset, begun)
         return 0
 
     def waiting(self) -> int:
@@ -416,7 +440,11 @@ class _TableSink:
 
 
 class _OnlineSink:
-    """Rows for the online store; they are durable when they are written."""
+    """Rows for the online store; they are durable when they are written.
+
+    Its mark is moved before an offset is committed, even if there was no row: so a partition without a mark is one
+    that the sink has never seen, since it was added later, and begins with what is oldest in the log.
+    """
 
     def __init__(self, sink: LatestRow | Totals, stream: Stream, store: OnlineStore) -> None:
         self._sink = sink
@@ -427,28 +455,40 @@ class _OnlineSink:
 
     def forget(self) -> None:
         self._marks: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
 
-    def position(self, partition: int) -> int:
+    def begin(self, partition: int, committed: int) -> int:
         name = self._name(partition)
         self._marks[partition] = self._store.marks(name).get(name, -1)
-        return self._marks[partition]
+        self._seen.pop(partition, None)
+        return max(self._marks[partition], 0)
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
         before = self._marks[good.partition]
         rows = good.since(before)
-        if not len(rows.frame) or good.next_offset <= before:
+        if good.next_offset <= before:
             return 0
-        late = self._sink.write(
-            self._store, self._stream, rows, Mark(self._name(good.partition), before, good.next_offset)
-        )
-        self._marks[good.partition] = good.next_offset
+        if not len(rows.frame):
+            self._seen[good.partition] = good.next_offset
+            return 0
+        late = self._sink.write(self._store, self._stream, rows, self._mark(good.partition, good.next_offset))
+        self._moved(good.partition, good.next_offset)
         return late
 
     def waiting(self) -> int:
         return 0
 
     def flush(self) -> None:
-        pass
+        for partition, offset in list(self._seen.items()):
+            self._store.write(self._sink.place(self._stream), [], [], [], mark=self._mark(partition, offset))
+            self._moved(partition, offset)
+
+    def _mark(self, partition: int, offset: int) -> Mark:
+        return Mark(self._name(partition), self._marks[partition], offset)
+
+    def _moved(self, partition: int, offset: int) -> None:
+        self._marks[partition] = offset
+        self._seen.pop(partition, None)
 
     def _name(self, partition: int) -> str:
         return f"{self._prefix}/{partition}"

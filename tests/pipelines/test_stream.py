@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from real_servers import tansu_broker
 
 import noria as nr
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, Settings, StorageError
 from noria.pipelines.event_formats import Arrow, Json
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
@@ -488,6 +489,7 @@ def test_events_that_steps_drop_are_filtered_and_cost_no_other_after_a_crash(wor
     send(workspace, event(1), event(2, kind=None), event(3, kind=None), event(4))
     result = process(workspace, made)
     assert (result.rows_in, result.rows_out, result.filtered) == (4, 2, 2)
+    assert result.by_rule == {"dropped by steps": 2}
     send(workspace, event(10, kind=None), event(11, kind=None), event(12, kind=None), event(13))
     killed_before_commit(workspace, made)
     send(workspace, event(14, kind=None), event(15), event(16))
@@ -513,3 +515,75 @@ def test_a_step_that_loses_columns_is_asked_row_by_row_which_rows_stay() -> None
     made, stayed = _apply([OnlyUsers()], pl.DataFrame({"user": [1, 2, 1, 3], "kind": list("abcd")}))  # type: ignore[list-item]
     assert made["user"].to_list() == [2, 3]
     assert stayed.tolist() == [1, 3]
+
+
+def test_a_log_that_ends_before_what_was_processed_is_an_error(workspace: Workspace) -> None:
+    send(workspace, *(event(user) for user in range(10)))
+    process(workspace, stream(online=[TOTALS]))
+    settings = workspace.settings
+    workspace.log.close()
+    shutil.rmtree(settings.root / ".noria/log")
+    with Workspace.open(settings) as again:
+        send(again, event(100))
+        with pytest.raises(StorageError) as caught:
+            process(again, stream(online=[TOTALS]))
+        assert "'clicks': events of partition 0 were processed up to offset 10, but topic 'clicks' ends at 1" in str(
+            caught.value
+        )
+        assert "another name" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (nr.Rename({"user": "who"}), "Totals of stream 'clicks' needs 'user', which the steps drop or rename"),
+        (nr.Drop(["at"]), "needs 'at', which the steps drop or rename"),
+        (nr.Drop(["amount"]), "needs 'amount', which the steps drop or rename"),
+        (nr.Normalize(["user"]), "needs 'user' as Int64, and the steps make it Float"),
+        (nr.Cast({"at": "str"}), "needs 'at' as Datetime"),
+        (nr.Cast({"amount": "str"}), "needs 'amount' as a number, and the steps make it String"),
+        (nr.Normalize(["amount"]), ""),
+        (nr.Cast({"user": "int32"}), ""),
+    ],
+)
+def test_sinks_need_the_columns_that_the_steps_leave(workspace: Workspace, step: Any, message: str) -> None:
+    (workspace.settings.root / "past.csv").write_text("user,amount,kind,at\n1,1.0,a,1\n2,3.0,c,1\n")
+    past = nr.Source("past", "past.csv", SCHEMA, steps=[step])
+    nr.BatchProcessor(past, workspace).run()
+    made = stream(steps_from=past, online=[TOTALS, LatestRow("user")])
+    send(workspace, event(7))
+    if not message:
+        process(workspace, made)
+        assert TOTALS.read(workspace.online, made, [7])[0]["count"] == 1
+        return
+    with pytest.raises(ConfigError) as caught:
+        process(workspace, made)
+    assert message in str(caught.value)
+    assert "after the steps there are: " in str(caught.value.hint)
+
+
+def test_a_sink_that_is_added_later_has_every_event_of_the_log_once(workspace: Workspace) -> None:
+    send(workspace, event(1, 1), event(1, 2), b"bad", event(2, 0, at="never"))
+    process(workspace)
+    send(workspace, event(1, 4))
+    made = stream(online=[TOTALS])
+    killed_before_commit(workspace, made)
+    process(workspace, made)
+    assert TOTALS.read(workspace.online, made, [1]) == [{"count": 3, "amount": 7.0}]
+    assert workspace.table("clicks").read()["amount"].to_list() == [1, 2, 4]
+    assert summarize(workspace, "clicks").rows == 2
+    both = stream(online=[TOTALS, LatestRow("user")])
+    process(workspace, both)
+    assert TOTALS.read(workspace.online, both, [1]) == [{"count": 3, "amount": 7.0}]
+    assert LatestRow("user").read(workspace.online, both, [1])[0]["amount"] == 4.0  # type: ignore[index]
+    assert workspace.table("clicks").read()["amount"].to_list() == [1, 2, 4]
+
+
+def test_a_sink_that_never_had_a_row_does_not_begin_anew_each_time(workspace: Workspace) -> None:
+    made = stream(online=[TOTALS])
+    send(workspace, b"bad", b"worse")
+    assert process(workspace, made).rows_in == 2
+    assert process(workspace, made).rows_in == 0
+    send(workspace, event(1))
+    assert process(workspace, made).rows_in == 1
+    assert TOTALS.read(workspace.online, made, [1])[0]["count"] == 1
