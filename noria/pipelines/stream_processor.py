@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from noria.core import ConfigError, ConflictError, NoProgress, Progress, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
-from noria.pipelines.contract import POSITION, REASONS, TEXT, judge
+from noria.pipelines.contract import POSITION, REASONS, TEXT, Judged, judge
 from noria.pipelines.dtypes import polars_schema
-from noria.pipelines.event_formats import Json
+from noria.pipelines.event_formats import Decoded, Json
 from noria.pipelines.loads import Loads
 from noria.pipelines.online_sinks import LatestRow, Totals
 from noria.pipelines.plan import fitted_state
@@ -248,7 +248,7 @@ class StreamProcessor:
     def _process(self, events: Events) -> None:
         stream = self._stream
         decoded = self._format.decode(events.values, stream.schema)
-        judged = judge(decoded.rows, stream.schema, tuple(stream.checks))
+        judged = _judged(decoded, stream)
         good = judged.good
         kept = good if stream.where is None else good.filter(stream.where)
         places = judged.positions.to_numpy()
@@ -272,7 +272,7 @@ class StreamProcessor:
             late = max(late, sink.write(rows, bad_rows))
         self._next[events.partition] = events.next_offset
         dropped = Counter({"dropped by steps": len(kept) - len(made)} if len(made) < len(kept) else {})
-        self._account(events.partition, decoded.rows.count, good, len(made), len(bad), late, judged.by_rule + dropped)
+        self._account(events.partition, decoded.count, good, len(made), len(bad), late, judged.by_rule + dropped)
 
     def _bad_frame(self, events: Events, bad: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
         """Bad events as rows of the quarantine, with the event's own text where it is text."""
@@ -534,6 +534,22 @@ def _fitted_steps(stream: Stream, workspace: Workspace) -> tuple[FittedStep, ...
             f"stream {stream.name!r}: a step of {source.name!r} looks at several rows, and can't be applied to events"
         )
     return steps_from_dict(state)
+
+
+def _judged(decoded: Decoded, stream: Stream) -> Judged:
+    """All rows judged, in the order of their events."""
+    first, *more = (judge(rows, stream.schema, tuple(stream.checks)) for rows in decoded.rows)
+    if not more:
+        return first
+    found = [first, *more]
+    positions = pl.concat([judged.positions for judged in found])
+    order = positions.arg_sort()
+    return Judged(
+        pl.concat([judged.good for judged in found])[order],
+        positions[order],
+        pl.concat([judged.bad for judged in found]),
+        sum((judged.by_rule for judged in found), Counter[str]()),
+    )
 
 
 def _apply(steps: Sequence[FittedStep], frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
