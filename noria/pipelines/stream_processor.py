@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, ConflictError, NoProgress, Progress, StorageError, to_iso
+from noria.core import ConfigError, ConflictError, NoProgress, Progress, SchemaError, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
 from noria.pipelines.contract import POSITION, REASONS, TEXT, Judged, judge
 from noria.pipelines.dtypes import polars_schema
@@ -428,7 +428,15 @@ class _TableSink:
         version = self._table.version()
         number = 0 if version is None else version + 1
         part = self._table.stage(frame, f"{number:012d}-{self._token}-{self._commits:08d}")
-        self._table.commit([part], frame.schema, mode="append", marks=marks)
+        try:
+            self._table.commit([part], frame.schema, mode="append", marks=marks)
+        except SchemaError as error:
+            # Not what a source's table is told: a stream's is never built anew under its name.
+            error.hint = (
+                "keep the type, or give the stream another name, and topic= its topic: "
+                "a stream of a new name begins with the oldest event that the log has"
+            )
+            raise
         self._marks |= moved
         self._frames, self._taken = [], {}
         self._commits += 1
