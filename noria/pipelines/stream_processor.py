@@ -29,7 +29,7 @@ from noria.pipelines.online_sinks import LatestRow, Totals
 from noria.pipelines.plan import fitted_state
 from noria.pipelines.steps import FittedStep, apply_steps, steps_from_dict
 from noria.pipelines.stream import Stream
-from noria.storage import Workspace
+from noria.storage import ABSENT, Put, Workspace
 from noria.storage.event_log import EventLog, Events
 from noria.storage.online import Mark, OnlineStore
 from noria.storage.tables import Table, TableMark
@@ -46,6 +46,8 @@ JOIN_SECONDS = 60.0
 """How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
 COMPACT_EVERY = 50
 """Commits to the table after which its small files are joined."""
+_TOPICS = "stream_topics"
+"""Where is written down which topic a stream's marks are of."""
 _ROW = "__row__"
 """The number of a row in its batch, while a step decides which rows stay."""
 
@@ -151,6 +153,7 @@ class StreamProcessor:
         made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
         for each in stream.online:
             each.verify_columns(stream, made.schema)
+        self._verify_log()
         self._ensure_table(made)
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
@@ -315,7 +318,7 @@ class StreamProcessor:
         """Go to the first event that some sink doesn't have.
 
         Raises:
-            StorageError: there is a sink that has more than the log: it is another log, or was cut.
+            StorageError: there is a sink that has more than the log, so new events would be taken for done.
         """
         committed = self._reader.committed()
         begins = {p: [sink.begin(p, committed.get(p, 0)) for sink in self._sinks] for p in partitions}
@@ -327,16 +330,36 @@ class StreamProcessor:
             self._next[partition] = position
             self._reader.seek(partition, position)
 
+    def _verify_log(self) -> None:
+        """The topic must be the one that the sinks' marks are of: what is new in another would be taken for done."""
+        topic, records, name = self._stream.topic_name, self._workspace.records, self._stream.name
+        now = {"topic": topic, "identity": self._log.identity(topic)}
+        record = records.get(_TOPICS, name)
+        if record is not None and record.data == now:
+            return
+        if record is not None:
+            for partition in range(_partitions(self._log, self._stream)):
+                mark = max(sink.begin(partition, 0) for sink in self._sinks)
+                if mark > 0:
+                    end = self._log.bounds(topic)[partition][1]
+                    raise self._other_log(partition, mark, record.data["topic"], end)
+        try:
+            records.commit(Put(_TOPICS, name, now, expect=ABSENT if record is None else record.revision))
+        except ConflictError:  # another process has just begun
+            self._verify_log()
+
     def _verify_end(self, partition: int, mark: int, end: int) -> None:
-        """New events would have offsets that are marked as done, and be skipped without a word."""
         if mark > end:
-            stream = self._stream
-            raise StorageError(
-                f"stream {stream.name!r}: events of partition {partition} were processed up to offset {mark}, "
-                f"but topic {stream.topic_name!r} ends at {end}: the log was lost, cut or replaced",
-                hint="put the log back as it was; if it is gone for good, give the stream another name, which begins "
-                f"anew with its own table (topic={stream.topic_name!r} keeps the topic)",
-            )
+            raise self._other_log(partition, mark, self._stream.topic_name, end)
+
+    def _other_log(self, partition: int, mark: int, before: str, end: int) -> StorageError:
+        stream = self._stream
+        return StorageError(
+            f"stream {stream.name!r}: events of topic {before!r}, partition {partition}, were processed up to offset "
+            f"{mark}; now topic {stream.topic_name!r} is another one, or was cut, and ends at {end}",
+            hint="put the log back as it was; if it is gone for good, give the stream another name, which begins "
+            f"anew with its own table (topic={stream.topic_name!r} keeps the topic)",
+        )
 
     def _taken(self, partitions: Sequence[int]) -> None:
         """Finish what was begun before another process goes on."""

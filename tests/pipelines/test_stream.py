@@ -30,7 +30,7 @@ from noria.pipelines.online_sinks import LatestRow, Totals, _lateness
 from noria.pipelines.quarantine import summarize
 from noria.pipelines.stream import Stream
 from noria.pipelines.stream_processor import StreamProcessor, StreamResult, _apply
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 from noria.telemetry import MetricsCollector
 from noria.testing import ManualClock
 
@@ -517,20 +517,46 @@ def test_a_step_that_loses_columns_is_asked_row_by_row_which_rows_stay() -> None
     assert stayed.tolist() == [1, 3]
 
 
-def test_a_log_that_ends_before_what_was_processed_is_an_error(workspace: Workspace) -> None:
+@pytest.mark.parametrize(("events", "known"), [(1, True), (1, False), (12, True)])
+def test_a_log_that_was_lost_and_made_anew_is_an_error(workspace: Workspace, events: int, known: bool) -> None:
     send(workspace, *(event(user) for user in range(10)))
     process(workspace, stream(online=[TOTALS]))
     settings = workspace.settings
     workspace.log.close()
     shutil.rmtree(settings.root / ".noria/log")
     with Workspace.open(settings) as again:
-        send(again, event(100))
+        send(again, *(event(100 + number) for number in range(events)))
+        if not known:  # as with brokers that give topics no id
+            again.records.commit(
+                Put("stream_topics", "clicks", {"topic": "clicks", "identity": again.log.identity("clicks")})
+            )
         with pytest.raises(StorageError) as caught:
             process(again, stream(online=[TOTALS]))
-        assert "'clicks': events of partition 0 were processed up to offset 10, but topic 'clicks' ends at 1" in str(
-            caught.value
-        )
+        assert (
+            "'clicks': events of topic 'clicks', partition 0, were processed up to offset 10; "
+            f"now topic 'clicks' is another one, or was cut, and ends at {events}"
+        ) in str(caught.value)
         assert "another name" in str(caught.value.hint)
+        named = nr.Stream("more", SCHEMA, topic="clicks")
+        assert process(again, named).rows_in == events
+
+
+def test_a_topic_without_events_may_be_made_anew(workspace: Workspace) -> None:
+    process(workspace)
+    settings = workspace.settings
+    workspace.log.close()
+    shutil.rmtree(settings.root / ".noria/log")
+    with Workspace.open(settings) as again:
+        send(again, event(1))
+        assert process(again).rows_in == 1
+
+
+def test_another_topic_is_not_read_from_where_the_first_was(workspace: Workspace) -> None:
+    send(workspace, event(1), event(2))
+    process(workspace)
+    workspace.log.create("visits")
+    with pytest.raises(StorageError, match="'visits' is another one"):
+        process(workspace, stream(topic="visits"))
 
 
 @pytest.mark.parametrize(
