@@ -18,6 +18,7 @@ from noria.pipelines.stream import Stream
 from noria.pipelines.stream_processor import StreamProcessor
 from noria.storage import Workspace
 from noria.storage.delta_tables import DeltaLakeTable
+from noria.storage.segment_log import SegmentLog
 
 
 @pytest.fixture
@@ -100,6 +101,26 @@ def test_a_quarantine_that_was_made_anew_is_sent_though_its_numbers_begin_again(
     assert users(workspace) == [1]
     shutil.rmtree(next(workspace.settings.root.rglob("clicks__quarantine")))
     process(workspace, event(2, 99))
+    replay_stream(clicks(checks=[]), workspace)
+    assert users(workspace) == [1, 2]
+
+
+def test_what_comes_to_the_quarantine_after_it_was_read_stays(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process(workspace, event(1, 99))
+    real = SegmentLog.append
+
+    def append(self: Any, *args: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        written = real(self, *args, **options)
+        with Workspace.open(workspace.settings) as other:
+            process(other, event(2, 99))
+        return written
+
+    monkeypatch.setattr(SegmentLog, "append", append)
+    replay_stream(clicks(), workspace)
+    assert users(workspace, "quarantine") == [1, 2]
     replay_stream(clicks(checks=[]), workspace)
     assert users(workspace) == [1, 2]
 
