@@ -19,17 +19,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, ConflictError, NoProgress, Progress, StorageError, to_iso
+from noria.core import ConfigError, ConflictError, NoProgress, Progress, SchemaError, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
-from noria.pipelines.contract import POSITION, REASONS, TEXT, judge
+from noria.pipelines.contract import POSITION, REASONS, TEXT, Judged, judge
 from noria.pipelines.dtypes import polars_schema
-from noria.pipelines.event_formats import Json
+from noria.pipelines.event_formats import Decoded, Json
 from noria.pipelines.loads import Loads
 from noria.pipelines.online_sinks import LatestRow, Totals
 from noria.pipelines.plan import fitted_state
 from noria.pipelines.steps import FittedStep, apply_steps, steps_from_dict
 from noria.pipelines.stream import Stream
-from noria.storage import Workspace
+from noria.storage import ABSENT, Put, Workspace
 from noria.storage.event_log import EventLog, Events
 from noria.storage.online import Mark, OnlineStore
 from noria.storage.tables import Table, TableMark
@@ -46,6 +46,10 @@ JOIN_SECONDS = 60.0
 """How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
 COMPACT_EVERY = 50
 """Commits to the table after which its small files are joined."""
+_TOPICS = "stream_topics"
+"""Where is written down which topic a stream's marks are of."""
+_ROW = "__row__"
+"""The number of a row in its batch, while a step decides which rows stay."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class StreamRows:
 
 @dataclass
 class StreamResult:
-    """What became of the events: `rows_in = rows_out + quarantined + filtered`."""
+    """What became of the events: `rows_in = rows_out + quarantined + filtered`; steps that drop rows filter, too."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -85,8 +89,8 @@ class StreamResult:
 class _Sink(Protocol):
     """A place that rows go to."""
 
-    def position(self, partition: int) -> int:
-        """Up to which offset the partition is durably there; -1 if nothing says so."""
+    def begin(self, partition: int, committed: int) -> int:
+        """Up to which offset the partition is durably there, given what the group has committed."""
         ...
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
@@ -146,7 +150,11 @@ class StreamProcessor:
             _TableSink(workspace.table(stream.name), prefix, bad=False),
             *(_OnlineSink(sink, stream, online) for sink in stream.online),
         ]
-        self._ensure_table()
+        made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
+        for each in stream.online:
+            each.verify_columns(stream, made.schema)
+        self._verify_log()
+        self._ensure_table(made)
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
         self._next: dict[int, int] = {}
@@ -243,17 +251,19 @@ class StreamProcessor:
     def _process(self, events: Events) -> None:
         stream = self._stream
         decoded = self._format.decode(events.values, stream.schema)
-        judged = judge(decoded.rows, stream.schema, tuple(stream.checks))
+        judged = _judged(decoded, stream)
         good = judged.good
         kept = good if stream.where is None else good.filter(stream.where)
         places = judged.positions.to_numpy()
         if stream.where is not None and len(kept) < len(good):
             places = judged.positions.filter(good.select(stream.where).to_series().fill_null(value=False)).to_numpy()
+        made, stayed = _apply(self._steps, kept)
+        places = places[stayed]
         bad = judged.bad.sort(POSITION) if len(judged.bad) else judged.bad
         bad_events = decoded.events[bad[POSITION].to_numpy() - 1]
         rows = StreamRows(
             events.partition,
-            apply_steps(self._steps, kept),
+            made,
             events.offsets[decoded.events[places - 1]],
             events.next_offset,
         )
@@ -264,7 +274,8 @@ class StreamProcessor:
         for sink in self._sinks:
             late = max(late, sink.write(rows, bad_rows))
         self._next[events.partition] = events.next_offset
-        self._account(events.partition, decoded.rows.count, good, len(kept), len(bad), late, judged.by_rule)
+        dropped = Counter({"dropped by steps": len(kept) - len(made)} if len(made) < len(kept) else {})
+        self._account(events.partition, decoded.count, good, len(made), len(bad), late, judged.by_rule + dropped)
 
     def _bad_frame(self, events: Events, bad: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
         """Bad events as rows of the quarantine, with the event's own text where it is text."""
@@ -304,14 +315,51 @@ class StreamProcessor:
     # --- partitions come and go
 
     def _given(self, partitions: Sequence[int]) -> None:
-        """Go to the first event that some sink doesn't have."""
+        """Go to the first event that some sink doesn't have.
+
+        Raises:
+            StorageError: there is a sink that has more than the log, so new events would be taken for done.
+        """
         committed = self._reader.committed()
+        begins = {p: [sink.begin(p, committed.get(p, 0)) for sink in self._sinks] for p in partitions}
+        bounds = self._log.bounds(self._stream.topic_name)  # after the marks, which another process may still move
         for partition in partitions:
-            # What was committed is in every sink, also in those that had no row and so no reason to move a mark.
-            least = committed.get(partition, 0)
-            position = min(max(sink.position(partition), least) for sink in self._sinks)
+            first, end = bounds.get(partition, (0, 0))
+            self._verify_end(partition, max(begins[partition]), end)
+            position = max(first, min(begins[partition]))
             self._next[partition] = position
             self._reader.seek(partition, position)
+
+    def _verify_log(self) -> None:
+        """The topic must be the one that the sinks' marks are of: what is new in another would be taken for done."""
+        topic, records, name = self._stream.topic_name, self._workspace.records, self._stream.name
+        now = {"topic": topic, "identity": self._log.identity(topic)}
+        record = records.get(_TOPICS, name)
+        if record is not None and record.data == now:
+            return
+        if record is not None:
+            for partition in range(_partitions(self._log, self._stream)):
+                mark = max(sink.begin(partition, 0) for sink in self._sinks)
+                if mark > 0:
+                    end = self._log.bounds(topic)[partition][1]
+                    raise self._other_log(partition, mark, record.data["topic"], end)
+        try:
+            records.commit(Put(_TOPICS, name, now, expect=ABSENT if record is None else record.revision))
+        except ConflictError:  # another process has just begun
+            self._verify_log()
+
+    def _verify_end(self, partition: int, mark: int, end: int) -> None:
+        if mark > end:
+            raise self._other_log(partition, mark, self._stream.topic_name, end)
+
+    def _other_log(self, partition: int, mark: int, before: str, end: int) -> StorageError:
+        stream = self._stream
+        return StorageError(
+            f"stream {stream.name!r}: events of topic {before!r}, partition {partition}, were processed up to offset "
+            f"{mark}; now topic {stream.topic_name!r} is another one, or was cut, and ends at {end}",
+            hint="put the log back as it was; if it is gone for good, give the stream another name, which begins "
+            f"anew with its own table (topic={stream.topic_name!r} keeps the topic)",
+        )
 
     def _taken(self, partitions: Sequence[int]) -> None:
         """Finish what was begun before another process goes on."""
@@ -350,11 +398,10 @@ class StreamProcessor:
         watermark = min(newest) - self._stream.allowed_lateness
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
-    def _ensure_table(self) -> None:
+    def _ensure_table(self, made: pl.DataFrame) -> None:
         """An empty table to begin with, so that those who read it find its columns."""
-        frame = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(self._stream.schema)))
         for table, empty in (
-            (self._workspace.table(self._stream.name), frame),
+            (self._workspace.table(self._stream.name), made),
             (self._workspace.table(f"{self._stream.name}__quarantine"), pl.DataFrame(schema=QUARANTINE)),
         ):
             if table.version() is None:
@@ -374,18 +421,22 @@ class _TableSink:
 
     def forget(self) -> None:
         self._marks: dict[int, int] = {}
+        self._begun: dict[int, int] = {}
         self._taken: dict[int, int] = {}
         self._frames: list[pl.DataFrame] = []
 
-    def position(self, partition: int) -> int:
+    def begin(self, partition: int, committed: int) -> int:
         self._marks[partition] = self._table.mark(self._name(partition))
-        return self._marks[partition]
+        # What was committed is here, too, if there was no row and so no reason to move the mark.
+        self._begun[partition] = max(self._marks[partition], committed)
+        return self._begun[partition]
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
-        rows = (bad if self._bad else good).since(self._marks[good.partition])
+        begun = self._begun[good.partition]
+        rows = (bad if self._bad else good).since(begun)
         if len(rows.frame):
             self._frames.append(rows.frame)
-        self._taken[good.partition] = max(good.next_offset, self._marks[good.partition])
+        self._taken[good.partition] = max(good.next_offset, begun)
         return 0
 
     def waiting(self) -> int:
@@ -400,7 +451,15 @@ class _TableSink:
         version = self._table.version()
         number = 0 if version is None else version + 1
         part = self._table.stage(frame, f"{number:012d}-{self._token}-{self._commits:08d}")
-        self._table.commit([part], frame.schema, mode="append", marks=marks)
+        try:
+            self._table.commit([part], frame.schema, mode="append", marks=marks)
+        except SchemaError as error:
+            # Not what a source's table is told: a stream's is never built anew under its name.
+            error.hint = (
+                "keep the type, or give the stream another name, and topic= its topic: "
+                "a stream of a new name begins with the oldest event that the log has"
+            )
+            raise
         self._marks |= moved
         self._frames, self._taken = [], {}
         self._commits += 1
@@ -412,7 +471,11 @@ class _TableSink:
 
 
 class _OnlineSink:
-    """Rows for the online store; they are durable when they are written."""
+    """Rows for the online store; they are durable when they are written.
+
+    Its mark is moved before an offset is committed, even if there was no row: so a partition without a mark is one
+    that the sink has never seen, since it was added later, and begins with what is oldest in the log.
+    """
 
     def __init__(self, sink: LatestRow | Totals, stream: Stream, store: OnlineStore) -> None:
         self._sink = sink
@@ -423,28 +486,40 @@ class _OnlineSink:
 
     def forget(self) -> None:
         self._marks: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
 
-    def position(self, partition: int) -> int:
+    def begin(self, partition: int, committed: int) -> int:
         name = self._name(partition)
         self._marks[partition] = self._store.marks(name).get(name, -1)
-        return self._marks[partition]
+        self._seen.pop(partition, None)
+        return max(self._marks[partition], 0)
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
         before = self._marks[good.partition]
         rows = good.since(before)
-        if not len(rows.frame) or good.next_offset <= before:
+        if good.next_offset <= before:
             return 0
-        late = self._sink.write(
-            self._store, self._stream, rows, Mark(self._name(good.partition), before, good.next_offset)
-        )
-        self._marks[good.partition] = good.next_offset
+        if not len(rows.frame):
+            self._seen[good.partition] = good.next_offset
+            return 0
+        late = self._sink.write(self._store, self._stream, rows, self._mark(good.partition, good.next_offset))
+        self._moved(good.partition, good.next_offset)
         return late
 
     def waiting(self) -> int:
         return 0
 
     def flush(self) -> None:
-        pass
+        for partition, offset in list(self._seen.items()):
+            self._store.write(self._sink.place(self._stream), [], [], [], mark=self._mark(partition, offset))
+            self._moved(partition, offset)
+
+    def _mark(self, partition: int, offset: int) -> Mark:
+        return Mark(self._name(partition), self._marks[partition], offset)
+
+    def _moved(self, partition: int, offset: int) -> None:
+        self._marks[partition] = offset
+        self._seen.pop(partition, None)
 
     def _name(self, partition: int) -> str:
         return f"{self._prefix}/{partition}"
@@ -490,6 +565,39 @@ def _fitted_steps(stream: Stream, workspace: Workspace) -> tuple[FittedStep, ...
             f"stream {stream.name!r}: a step of {source.name!r} looks at several rows, and can't be applied to events"
         )
     return steps_from_dict(state)
+
+
+def _judged(decoded: Decoded, stream: Stream) -> Judged:
+    """All rows judged, in the order of their events."""
+    first, *more = (judge(rows, stream.schema, tuple(stream.checks)) for rows in decoded.rows)
+    if not more:
+        return first
+    found = [first, *more]
+    positions = pl.concat([judged.positions for judged in found])
+    order = positions.arg_sort()
+    return Judged(
+        pl.concat([judged.good for judged in found])[order],
+        positions[order],
+        pl.concat([judged.bad for judged in found]),
+        sum((judged.by_rule for judged in found), Counter[str]()),
+    )
+
+
+def _apply(steps: Sequence[FittedStep], frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The rows as the steps make them, and where each that is left stood before."""
+    stayed = np.arange(len(frame))
+    for step in steps:
+        made = step.apply(frame)
+        if len(made) < len(frame):
+            # A step passes a column on that it doesn't know; one that is fitted has chosen its columns before.
+            numbered = step.apply(frame.with_row_index(_ROW))
+            if _ROW in numbered.columns:
+                stayed = stayed[numbered[_ROW].to_numpy()]
+            else:  # a step of someone's own that names all columns which it keeps
+                keeps = step.row(frame.schema)
+                stayed = stayed[[keeps(row) for row in frame.to_dicts()]]
+        frame = made
+    return frame, stayed
 
 
 def _partitions(log: EventLog, stream: Stream) -> int:

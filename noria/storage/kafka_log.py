@@ -177,6 +177,9 @@ class KafkaLog:
             reader.close()
         return _events(partition, found)
 
+    def identity(self, topic: str) -> str:
+        return ""  # not every broker gives topics an id
+
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
         return self._bounds(topic, range(self._count(topic)))
 
