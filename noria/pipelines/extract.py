@@ -24,6 +24,7 @@ PIECE_BYTES = 16 << 20
 """Text is read in pieces of this size: large enough for Polars to be at its best, small enough for any machine."""
 PIECE_ROWS = 200_000
 """Columns are read in pieces of this many rows."""
+_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Input:
         name: as it stands in reports and in quarantine: a file's path, an object's URL, a database's (masked) URL.
         kind: `csv`, `jsonl`, `parquet`, or `frames`.
         location: where it is opened.
-        size: in bytes, where known; for progress.
+        size: in bytes, where known; of a file of text no more than these are read, whatever has been added since.
         identity: changes when, and only when, its content does.
         start: where a grown file is to be read from: what is before has been loaded.
     """
@@ -129,7 +130,7 @@ def open_binary(source: Input) -> Iterator[BinaryIO]:
             stream = gzip.GzipFile(fileobj=raw, mode="rb")
         elif name.endswith(".zst"):
             stream = _unzstd(raw)
-        buffered = io.BufferedReader(stream, 1 << 20) if not isinstance(stream, io.BufferedReader) else stream
+        buffered = io.BufferedReader(stream, _BUFFER) if not isinstance(stream, io.BufferedReader) else stream
         start = buffered.peek(65_536)
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise DataError(f"{source.name} is UTF-16", hint="save it as UTF-8")
@@ -144,7 +145,27 @@ def _open(source: Input) -> Any:
         from noria.storage.s3 import open_object
 
         return open_object(source.location, source.size)
-    return Path(source.location).open("rb")
+    return io.BufferedReader(_UpTo(source.location, source.size), _BUFFER)
+
+
+class _UpTo(io.FileIO):
+    """A file up to the size at which its digest was taken.
+
+    What a writer has added since isn't part of that digest: the next run reads on from that size, so reading more here
+    would load those rows twice.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(path, "rb")
+        self._size = size
+
+    def readinto(self, buffer: Any) -> int:
+        left = max(0, self._size - self.tell())
+        return super().readinto(memoryview(buffer)[:left]) or 0
+
+    def readall(self) -> bytes:
+        parts = iter(lambda: super(_UpTo, self).read(max(0, min(_BUFFER, self._size - self.tell()))), b"")
+        return b"".join(part or b"" for part in parts)
 
 
 def _unzstd(raw: BinaryIO) -> BinaryIO:

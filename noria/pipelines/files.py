@@ -60,7 +60,8 @@ def find_objects(url: str) -> list[Input]:
 def _input(file: Path, path: str, settings: Settings, digests: _Digests) -> Input:
     name = str(file.relative_to(settings.root) if file.is_relative_to(settings.root) else file)
     try:
-        return Input(name, kind_of(path) or "", str(file), file.stat().st_size, digests.of(file))
+        size, digest = digests.of(file)
+        return Input(name, kind_of(path) or "", str(file), size, digest)
     except OSError as error:
         raise DataError(f"{file} can't be read: {error}") from error
 
@@ -86,7 +87,8 @@ class _Digests:
             self._known = {}
         self._new = False
 
-    def of(self, file: Path) -> str:
+    def of(self, file: Path) -> tuple[int, str]:
+        """The size, and the digest of just as many bytes: a file may grow in between."""
         about = file.stat()
         state = [about.st_size, about.st_mtime_ns, about.st_ino]
         known = self._known.get(str(file))
@@ -97,7 +99,7 @@ class _Digests:
                 self._known[str(file)] = known
                 self._new = True
         digest: str = known[1]
-        return digest
+        return about.st_size, digest
 
     def save(self) -> None:
         """Keep what is new; two that save at once lose nothing but time."""

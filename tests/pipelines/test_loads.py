@@ -17,6 +17,7 @@ import pytest
 import noria as nr
 from noria.core import BusyError, DataError, SchemaError, Settings, exclusive
 from noria.pipelines import BatchResult
+from noria.pipelines.extract import Input, pieces
 from noria.pipelines.loads import Loads
 from noria.pipelines.quarantine import QuarantineSummary, replay, show, summarize
 from noria.storage import Workspace
@@ -79,6 +80,22 @@ def test_only_the_tail_of_a_grown_file_is_read_and_positions_go_on(workspace: Wo
     assert load(workspace).rows_in == 2
     assert ids(workspace) == [1, 2, 3]
     assert quarantine(workspace) == [("d/a.csv", 2), ("d/a.csv", 4), ("d/a.csv", 6)]
+
+
+def test_rows_that_come_while_a_file_is_read_are_loaded_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace, "d/a.csv", "1,a,1")
+    numbers = iter(range(2, 100))
+
+    def grown_first(read: Input, *rest: Any) -> Iterator[Any]:
+        with (workspace.settings.root / "d/a.csv").open("a") as stream:
+            stream.write(f"{next(numbers)},a,1\n")
+        yield from pieces(read, *rest)
+
+    monkeypatch.setattr("noria.pipelines.batch.pieces", grown_first)
+    assert [load(workspace).mode, load(workspace).mode, load(workspace).mode] == ["overwrite", "append", "append"]
+    assert ids(workspace) == [1, 2, 3]
 
 
 def test_a_line_that_was_not_finished_is_read_again(workspace: Workspace) -> None:
