@@ -18,7 +18,7 @@ from noria.pipelines.extract import PIECE_ROWS, Input, Piece
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.loads import Loads
-from noria.pipelines.plan import Plan, fitted_state
+from noria.pipelines.plan import Plan, state_to_append_by
 from noria.pipelines.rows import BrokenRow, Rows
 from noria.pipelines.source import Source
 from noria.pipelines.stream import Stream
@@ -75,7 +75,8 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
 
     Raises:
         BusyError: another process loads this source.
-        ConfigError: the source has a step that looks at several rows: only a whole run can apply it.
+        ConfigError: only a whole run can do it: a step looks at several rows, or the table lacks keys that may not be
+            repeated, because a step or `where` has changed them or left them out.
         NotFoundError: the source was never loaded.
         SchemaError: the table has other columns than the source promises now.
     """
@@ -86,10 +87,11 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
         current = loads.current()
         if not current:
             raise NotFoundError(f"source {source.name!r} was never loaded", hint=f"noria run {source.name}")
-        steps = fitted_state(source, workspace, current)
+        steps = state_to_append_by(source, workspace, current)
         if steps is None:
             raise ConfigError(
-                f"source {source.name!r} has a step that looks at several rows: rows can't come one by one",
+                f"source {source.name!r}: rows can't come to its table one by one, since a step looks at several rows, "
+                "or a step or where= changes or leaves out what has to be unique",
                 hint=f"noria run {source.name} --full",
             )
         held = loads.quarantine.read()

@@ -165,6 +165,35 @@ def test_a_key_is_unique_over_all_loads_and_a_bad_row_does_not_hide_a_good_one(w
     ]
 
 
+FLOATS = {"id": "int64", "x": "float64?"}
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "second", "mode"),
+    [
+        ({"checks": [nr.unique("x")], "steps": [nr.Normalize(["x"])]}, ["1,10", "2,20"], ["3,10", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.Drop(["id"])]}, ["1,10", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "where": nr.col("x") > 0}, ["1,-1", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.DropMissing(["x"])]}, ["1,", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.Normalize(["x"])]}, ["1,10", "2,10"], ["1,30", "4,10"], "append"),
+    ],
+)
+def test_a_key_is_as_unique_as_if_all_were_read_at_once(
+    workspace: Workspace, options: dict[str, Any], first: list[str], second: list[str], mode: str
+) -> None:
+    made = source(schema=FLOATS, **options)
+    put(workspace, "d/a.csv", *first, head=b"id,x\n")
+    load(workspace, made)
+    put(workspace, "d/b.csv", *second, head=b"id,x\n")
+    assert load(workspace, made).mode == mode
+    table, bad = workspace.table("rows").read(), quarantine(workspace)
+    assert bad == [("d/b.csv", 1)]
+    load(workspace, made, full=True)
+    assert quarantine(workspace) == bad
+    if mode == "overwrite":  # else the state is another
+        assert workspace.table("rows").read().equals(table)
+
+
 def test_too_many_bad_rows_stop_the_run_and_leave_the_table(workspace: Workspace) -> None:
     put(workspace, "d/a.csv", "1,a,1", "2,a,1")
     load(workspace)
