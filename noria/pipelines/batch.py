@@ -388,6 +388,7 @@ class Loading:
             path="" if self._source.is_query else self._source.path,
             cursor=self._plan.cursor(),
             result=asdict(result),
+            shape=fingerprint(self._source.shape()),
         )
         return replace(result, table_version=self._loads.commit(load))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from noria.core import ConfigError, NoProgress, NotFoundError, exclusive
+from noria.core import ConfigError, NoProgress, NotFoundError, exclusive, fingerprint
 from noria.pipelines.batch import BatchResult, Loading
 from noria.pipelines.contract import POSITION
 from noria.pipelines.event_formats import Json
@@ -71,10 +71,12 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
     """Judge the rows in quarantine by the source's contract as it is now; those that hold it come to the table.
 
     The others stay, with the reasons that they have now. What could never be read as a row stays too. The contract as
-    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it.
+    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it. So only
+    what rows are judged by may have changed: checks, limits, and what may be missing.
 
     Raises:
         BusyError: another process loads this source.
+        ConfigError: something else of the definition has changed since the table was loaded.
         ConfigError: only a whole run can do it: a step looks at several rows, or the table lacks keys that may not be
             repeated, because a step or `where` has changed them or left them out.
         NotFoundError: the source was never loaded.
@@ -87,6 +89,12 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
         current = loads.current()
         if not current:
             raise NotFoundError(f"source {source.name!r} was never loaded", hint=f"noria run {source.name}")
+        if current[-1].shape != fingerprint(source.shape()):
+            raise ConfigError(
+                f"source {source.name!r}: its table was loaded by another definition, and not only by other checks, "
+                "limits (max_bad, fresh) or question marks: rows of two definitions would get into one table",
+                hint=f"noria run {source.name} --full",
+            )
         steps = state_to_append_by(source, workspace, current)
         if steps is None:
             raise ConfigError(

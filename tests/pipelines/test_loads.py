@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria.core import BusyError, DataError, SchemaError, Settings, exclusive
+from noria.core import BusyError, ConfigError, DataError, SchemaError, Settings, exclusive
 from noria.pipelines import BatchResult
 from noria.pipelines.extract import Input, pieces
 from noria.pipelines.loads import Loads
 from noria.pipelines.quarantine import QuarantineSummary, replay, show, summarize
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 from noria.testing import ManualClock
 
 SCHEMA = {"id": "int64", "s": "str?", "at": nr.Timestamp("s")}
@@ -304,7 +304,7 @@ KILLED = """
 import sys
 import noria as nr
 from noria.core import Settings
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 source = nr.Source("rows", "d/*.csv", schema={"id": "int64", "s": "str?", "at": nr.Timestamp("s")},
                    key="id", steps=[nr.Encode(["s"], method="ordinal")])
 import noria.pipelines.batch as batch
@@ -378,6 +378,45 @@ def test_quarantined_rows_come_back_when_the_contract_is_mended(workspace: Works
     put(workspace, "d/b.csv", "6,b,1")
     assert load(workspace, lax).mode == "append"
     assert ids(workspace) == [1, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": [nr.Clip(["x"], 0, 5)]},
+        {"steps": []},
+        {"where": nr.col("x") > 1},
+        {"path": "e/*.csv"},
+        {"schema": {"id": "int32", "x": "float64?"}},
+        {"schema": {"x": "float64?", "id": "int64"}},
+        {"schema": {"id": "int64", "x": "float64?", "y": "str?"}},
+    ],
+)
+def test_a_replay_after_more_than_the_checks_changed_is_refused(workspace: Workspace, change: dict[str, Any]) -> None:
+    put(workspace, "d/a.csv", "1,10", "2,20", "3,99", head=b"id,x\n")
+    options: dict[str, Any] = {"schema": FLOATS, "steps": [nr.Normalize(["x"])]}
+    load(workspace, source(checks=[nr.between("x", 0, 50)], **options))
+    before = workspace.table("rows").version()
+    with pytest.raises(ConfigError, match="another definition") as caught:
+        replay(source(checks=[nr.between("x", 0, 100)], **{**options, **change}), workspace)
+    assert caught.value.hint == "noria run rows --full"
+    assert workspace.table("rows").version() == before
+    lax = source(checks=[nr.between("x", 0, 100)], max_bad=0.9, **{**options, "schema": {**FLOATS, "id": "int64?"}})
+    assert replay(lax, workspace).rows_out == 1
+    assert ids(workspace) == [1, 2, 3]
+
+
+def test_a_load_that_was_recorded_without_its_shape_takes_no_replay(workspace: Workspace) -> None:
+    put(workspace, "d/a.csv", "1,a,1", "2,b,2")
+    load(workspace, source(checks=[nr.one_of("s", ["a"])]))
+    collection, key = "loads", "rows/000000000000"
+    record = workspace.records.get(collection, key)
+    assert record is not None
+    workspace.records.commit(Put(collection, key, {n: v for n, v in record.data.items() if n != "shape"}))
+    with pytest.raises(ConfigError, match="another definition"):
+        replay(source(), workspace)
+    assert load(workspace).mode == "overwrite"
+    assert replay(source(), workspace).rows_in == 0
 
 
 def test_a_delta_table_of_others_is_a_source(workspace: Workspace) -> None:
