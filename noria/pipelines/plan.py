@@ -85,6 +85,8 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
 
 def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Plan | None:
     last = current[-1].cursor if current else None
+    if last is not None and last["value"] is None:  # no row had a value that can be read on from
+        last = None
     steps = state_to_append_by(source, workspace, current) if current else None
     if source.cursor is None or last is None or steps is None:
         query = source.open_query(workspace.settings, None)
