@@ -7,12 +7,13 @@ that are left. Which way a piece takes changes nothing for a good record: a bad 
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import polars as pl
@@ -47,8 +48,8 @@ class Header:
         return tuple(name for name in self.names if name not in schema)
 
 
-def read_header(stream: BinaryIO, schema: Schema) -> Header:
-    """Read the first record of a file, which names its columns.
+def read_header(stream: BinaryIO, schema: Schema) -> tuple[Header, BinaryIO]:
+    """Read the first record of a file, which names its columns; returns also the stream of what comes after it.
 
     Raises:
         SchemaError: there is none, it lacks a column of the schema or has one twice.
@@ -56,12 +57,12 @@ def read_header(stream: BinaryIO, schema: Schema) -> Header:
     line = b"\n"
     while line and not line.strip(b"\r\n"):
         line = stream.readline(_MAX_HEADER).removeprefix(codecs.BOM_UTF8)
-    first, start = line, stream.tell()
+    first = line
     while line.count(b'"') % 2 and len(line) < _MAX_HEADER and (more := stream.readline(_MAX_HEADER)):
         line += more
     if line.count(b'"') % 2:  # not a name with a line break in it, but a stray quote
-        line = first
-        stream.seek(start)
+        line, more = first, line[len(first) :]
+        stream = cast(BinaryIO, io.BufferedReader(_After(more, stream)))  # a compressed stream can't go back
     line = line.strip(b"\r\n")
     if not line.strip():
         raise SchemaError("is empty: it has no header", hint=f"expected columns: {', '.join(schema.names)}")
@@ -73,7 +74,38 @@ def read_header(stream: BinaryIO, schema: Schema) -> Header:
             raise SchemaError(f"has no column {name!r}", hint=_lost(names, name), field=name)
         if name in twice:
             raise SchemaError(f"has the column {name!r} twice", hint="rename one of them", field=name)
-    return Header(tuple(f"{name}#{place}" if name in twice else name for place, name in enumerate(names)))
+    return Header(_distinct(names)), stream
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that stand there twice, each with its place; with more signs if that is a column's name already."""
+    times, taken = Counter(names), set(names)
+    made = []
+    for place, name in enumerate(names):
+        if times[name] > 1:
+            name = f"{name}#{place}"
+            while name in taken:
+                name += "#"
+            taken.add(name)
+        made.append(name)
+    return tuple(made)
+
+
+class _After(io.RawIOBase):
+    """Bytes that have been read too far, and then the stream that they came from."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first = first
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._first[: len(buffer)] or self._rest.read(len(buffer))
+        self._first = self._first[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _lost(names: Sequence[str], name: str) -> str:

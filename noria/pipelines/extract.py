@@ -92,23 +92,21 @@ def pieces(source: Input, schema: Schema, size: int = PIECE_BYTES) -> Generator[
 
 def _csv(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
     with open_binary(source) as stream:
-        header = csv_records.read_header(stream, schema)
-        _skip(stream, source)
-        for body in csv_records.pieces(stream, size):
+        header, rest = csv_records.read_header(stream, schema)
+        if source.start:
+            stream.seek(source.start)
+            rest = stream
+        for body in csv_records.pieces(rest, size):
             yield Piece(partial(csv_records.read_body, body, header, schema), len(body))
 
 
 def _json_lines(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
     with open_binary(source) as stream:
-        _skip(stream, source)
+        if source.start:
+            stream.seek(source.start)
         for number, data in enumerate(json_lines.pieces(stream, size)):
             first = number == 0 and source.start == 0
             yield Piece(partial(json_lines.read_json_lines, data, schema, first), len(data))
-
-
-def _skip(stream: BinaryIO, source: Input) -> None:
-    if source.start:
-        stream.seek(source.start)
 
 
 @contextmanager

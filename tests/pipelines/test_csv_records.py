@@ -19,8 +19,7 @@ ABC = Schema.of({"a": "str?", "b": "str?", "c": "str?"})
 
 def read_csv(data: bytes, schema: Schema, size: int = 1 << 20) -> Rows:
     """A whole file, read in pieces of a size."""
-    stream = io.BytesIO(data)
-    header = read_header(stream, schema)
+    header, stream = read_header(io.BytesIO(data), schema)
     frames, positions, broken, start = [read_body(b"", header, schema).frame], [], [], 0
     for piece in csv_records.pieces(stream, size):
         rows = read_body(piece, header, schema)
@@ -69,6 +68,8 @@ def test_headers() -> None:
     assert read_csv(b'"a",x,x,"c\nd",b,c\n1,,,4,5,6', ABC).frame.rows() == [("1", "5", "6")]
     assert read_csv(b'"a",x,x,"c\nd",b,c\n1,,,4,5,6', ABC).extra == ("x#1", "x#2", "c\nd")
     assert read_csv(b"\xef\xbb\xbf\n\na,b,c\n1,2,3", ABC).frame.rows() == [("1", "2", "3")]
+    assert read_csv(b"a,b,c,x,x,x#4,x#4#\n1,2,3,4,5,6,7", ABC).extra == ("x#3", "x#4##", "x#4", "x#4#")
+    assert read_csv(b"a,b,c,x,x,x#3,x#3\n1,2,3,4,5,6,7", ABC).frame.rows() == [("1", "2", "3")]
     with pytest.raises(SchemaError, match="'b' twice"):
         read_csv(b"a,b,b,c\n1,2,3,4", ABC)
     with pytest.raises(SchemaError, match="separated by ';'"):

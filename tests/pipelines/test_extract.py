@@ -136,6 +136,20 @@ def test_flipped_bits_in_a_compressed_file_are_found(folder: Path) -> None:
         read(folder, bytes(packed), "rows.csv.gz")
 
 
+@pytest.mark.parametrize("end", [".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [(b"a,b\n", b"1,2\n"), (b'a,b,"stray\n', b"1,2,3\n"), (b'\n\na,b,"two\nlines"\n', b"1,2,3\n")],
+)
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_compressed_csv(folder: Path, end: str, head: bytes, row: bytes, size: int) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    pack = gzip.compress if end == ".gz" else zstandard.ZstdCompressor().compress
+    (folder / f"rows.csv{end}").write_bytes(pack(head + row * 3))
+    found = extract(folder / f"rows.csv{end}", SCHEMA, size)
+    assert rows(found) == [(1, "1", "2"), (2, "1", "2"), (3, "1", "2")]
+
+
 def test_a_file_is_read_up_to_the_size_that_it_had(folder: Path) -> None:
     for name, more in (("rows.csv", b"5,6\n"), ("rows.jsonl", b'{"a":"5"}\n')):
         data = b"a,b\n1,2\n3,4\n" if name == "rows.csv" else b'{"a":"1"}\n{"a":"3"}\n'
