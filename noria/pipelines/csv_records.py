@@ -29,6 +29,8 @@ _FIELD = re.compile(
     rb"(?:(,)|\r?(?:\n|\Z))"
 )
 
+_OPEN = re.compile(rb'"[^"]*+(?:""[^"]*+)*+\Z')
+
 _MAX_HEADER = 1 << 20
 _MAX_RECORD = 1 << 20
 """A quoted field with more bytes than this may be taken for a quote that is never closed."""
@@ -54,10 +56,7 @@ def read_header(stream: BinaryIO, schema: Schema) -> tuple[Header, BinaryIO]:
     Raises:
         SchemaError: there is none, it lacks a column of the schema or has one twice.
     """
-    line = b"\n"
-    while line and not line.strip(b"\r\n"):
-        line = stream.readline(_MAX_HEADER).removeprefix(codecs.BOM_UTF8)
-    first = line
+    line = first = _first_line(stream)
     while line.count(b'"') % 2 and len(line) < _MAX_HEADER and (more := stream.readline(_MAX_HEADER)):
         line += more
     if line.count(b'"') % 2:  # not a name with a line break in it, but a stray quote
@@ -75,6 +74,18 @@ def read_header(stream: BinaryIO, schema: Schema) -> tuple[Header, BinaryIO]:
         if name in twice:
             raise SchemaError(f"has the column {name!r} twice", hint="rename one of them", field=name)
     return Header(_distinct(names)), stream
+
+
+def _first_line(stream: BinaryIO) -> bytes:
+    line = b"\n"
+    while line and not line.strip(b"\r\n"):
+        line = stream.readline(_MAX_HEADER).removeprefix(codecs.BOM_UTF8)
+    return line
+
+
+def header_may_change(stream: BinaryIO) -> bool:
+    """Whether the header has a quote that is closed only below its line: rows that are added might close it."""
+    return _first_line(stream).count(b'"') % 2 == 1
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -116,24 +127,50 @@ def _lost(names: Sequence[str], name: str) -> str:
     return allowed(names, name)
 
 
-def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """A file's body, cut at the ends of records into pieces of about `size` bytes, whatever is quoted in them."""
+def pieces(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, bool]]:
+    """A file's body, cut at the ends of records into pieces of about `size` bytes, whatever is quoted in them.
+
+    With each piece comes whether a quote is open in it up to the file's end: it counts as one that is never closed, but
+    what is added to the file might close it.
+    """
     ahead = b""
     while data := ahead + stream.read(size - len(ahead)):
         data += stream.readline(_MAX_RECORD)
-        ahead = b""
+        ahead, is_open = b"", False
         if not _is_well_quoted(data):
             # The piece may end within quotes: a field with line breaks in it, or a stray quote somewhere.
             after = stream.read(_MAX_RECORD)
+            at_end = len(after) < _MAX_RECORD
             after += stream.readline(_MAX_RECORD)
             whole, size_of = data + after, len(data)
+            is_open = at_end and _is_open(whole)
             cut = _boundary(whole, size_of)
             data, ahead = whole[:cut], whole[cut:]
-        yield data
+        yield data, is_open
         while len(ahead) > size:  # only if a piece is smaller than a record may be
             cut = _boundary(ahead, size)
-            yield ahead[:cut]
+            yield ahead[:cut], False
             ahead = ahead[cut:]
+
+
+def _is_open(data: bytes) -> bool:
+    """Whether a quote that opens a field isn't closed up to the end."""
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end + 1
+        if data.find(b'"', at, end) >= 0:
+            start = at
+            while match := _FIELD.match(data, start):
+                start = match.end()
+                if match[3] is None:
+                    end = start
+                    break
+            else:
+                if _OPEN.match(data, start):
+                    return True
+        at = end
+    return False
 
 
 def _boundary(data: bytes, least: int) -> int:

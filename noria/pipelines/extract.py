@@ -50,10 +50,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of an input: a function that reads it, which may be called on another machine."""
+    """Part of an input: a function that reads it, which may be called on another machine.
+
+    Attributes:
+        is_open: whether its rows could be others if something were added to the input.
+    """
 
     read: Callable[[], Rows]
     size: int
+    is_open: bool = False
 
 
 @contextmanager
@@ -96,8 +101,8 @@ def _csv(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
         if source.start:
             stream.seek(source.start)
             rest = stream
-        for body in csv_records.pieces(rest, size):
-            yield Piece(partial(csv_records.read_body, body, header, schema), len(body))
+        for body, is_open in csv_records.pieces(rest, size):
+            yield Piece(partial(csv_records.read_body, body, header, schema), len(body), is_open)
 
 
 def _json_lines(source: Input, schema: Schema, size: int) -> Iterator[Piece]:

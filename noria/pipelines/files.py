@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from noria.core import DataError, Settings
+from noria.pipelines.csv_records import header_may_change
 from noria.pipelines.extract import Input
 
 TEXT = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -69,9 +70,11 @@ def _input(file: Path, path: str, settings: Settings, digests: _Digests) -> Inpu
 def has_grown(item: Input, seen: dict[str, Any]) -> bool:
     """Whether a file is what it was and more after it, so that only the rest has to be read."""
     plain = item.location.lower().endswith(tuple(TEXT)) and "://" not in item.location
-    if not plain or item.size <= seen["size"] or not seen["size"]:
+    if not plain or item.size <= seen["size"] or not seen["size"] or seen.get("open"):
         return False
     with Path(item.location).open("rb") as stream:
+        if item.kind == "csv" and header_may_change(stream):
+            return False
         stream.seek(seen["size"] - 1)
         return stream.read(1) == b"\n" and _digest(Path(item.location), seen["size"]) == seen["identity"]
 

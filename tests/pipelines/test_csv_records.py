@@ -21,7 +21,7 @@ def read_csv(data: bytes, schema: Schema, size: int = 1 << 20) -> Rows:
     """A whole file, read in pieces of a size."""
     header, stream = read_header(io.BytesIO(data), schema)
     frames, positions, broken, start = [read_body(b"", header, schema).frame], [], [], 0
-    for piece in csv_records.pieces(stream, size):
+    for piece, _ in csv_records.pieces(stream, size):
         rows = read_body(piece, header, schema)
         text = rows.text() if rows.text is not None else rows.frame
         frames.append(text)
@@ -79,6 +79,26 @@ def test_headers() -> None:
             read_csv(empty, ABC)
 
 
+@pytest.mark.parametrize(
+    ("body", "is_open"),
+    [
+        (b"1,2,3\n", False),
+        (b'1,"2",3\n', False),
+        (b'1,2,"x\n', True),
+        (b'1,2,"x\n4,5,6\n7,8,9\n', True),
+        (b'1,2,"x""\n', True),
+        (b'1,2,"x""y"\n', False),
+        (b'1,"2"x,3\n4,5,6\n', False),
+        (b'1,"2,3\n4,"5",6\n', False),
+        (b'1,"2"x,"\n4,5,6\n', False),
+        (b'1,x"2,3\n4,5,6\n', False),
+    ],
+)
+def test_a_quote_that_may_still_be_closed_is_seen(body: bytes, is_open: bool) -> None:
+    for size in (3, 1 << 20):
+        assert any(is_open for _, is_open in csv_records.pieces(io.BytesIO(body), size)) == is_open
+
+
 PIECES = st.lists(
     st.sampled_from([b"a", b"bc", b",", b",", b'"', b'""', b"\n", b"\r\n", b"\r", b" ", b"\xff", b"\xc3\xa9"])
 )
@@ -92,6 +112,19 @@ def test_the_fast_and_the_careful_way_agree_however_the_file_is_cut(body: bytes,
     careful = csv_records._salvaged(body, ["a", "b", "c"])
     assert outcome(read_csv(data, ABC)) == outcome(careful)
     assert outcome(read_csv(data, ABC, size)) == outcome(careful)
+
+
+@settings(max_examples=300, deadline=None)
+@example(b'1,2,"x', b'y"\n')
+@given(PIECES.map(b"".join), PIECES.map(b"".join))
+def test_what_is_not_open_is_the_same_whatever_is_added(body: bytes, more: bytes) -> None:
+    body += b"\n"
+    if any(is_open for _, is_open in csv_records.pieces(io.BytesIO(body), 1 << 20)):
+        return
+    one, other = read(body), read(more)
+    both = read(body + more)
+    assert outcome(both)[0] == outcome(one)[0] + outcome(other)[0]
+    assert outcome(both)[2] == outcome(one)[2] + [one.count + place for place in outcome(other)[2]]
 
 
 @settings(max_examples=200, deadline=None)

@@ -107,6 +107,28 @@ def test_a_line_that_was_not_finished_is_read_again(workspace: Workspace) -> Non
     assert workspace.table("rows").read()["at"].dt.epoch("s").to_list() == [1, 15]
 
 
+@pytest.mark.parametrize(
+    ("head", "first", "more"),
+    [(HEAD, '1,a,1\n2,"x\n', 'y",2\n3,c,3\n'), (HEAD, '1,"a,1\n2,b,2\n', '3,c",3\n'), (b'id,at,s,"x\n', "1,1,a,b\n", '2,2,"b",c\n')],
+)  # fmt: skip
+def test_a_quote_that_is_closed_by_what_is_added_makes_the_rows_that_it_would_in_one_file(
+    workspace: Workspace, head: bytes, first: str, more: str
+) -> None:
+    def tables() -> list[list[tuple[Any, ...]]]:
+        bad = workspace.table("rows__quarantine").read().select("position", "reasons", "row")
+        return [workspace.table("rows").read().rows(), bad.rows()]
+
+    file = workspace.settings.root / "d/a.csv"
+    put(workspace, "d/a.csv", head=head + first.encode())
+    load(workspace)
+    with file.open("a") as stream:
+        stream.write(more)
+    assert load(workspace).mode == "overwrite"
+    grown = tables()
+    load(workspace, full=True)
+    assert tables() == grown
+
+
 def test_a_changed_file_or_definition_or_full_reads_everything_anew(workspace: Workspace) -> None:
     put(workspace, "d/a.csv", "1,a,1")
     put(workspace, "d/b.csv", "2,b,2")
