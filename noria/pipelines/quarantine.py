@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from noria.core import ConfigError, ConflictError, NoProgress, NotFoundError, Schema, exclusive
+from noria.core import ConfigError, ConflictError, NoProgress, NotFoundError, Schema, exclusive, fingerprint
 from noria.pipelines.batch import BatchResult, Loading
 from noria.pipelines.contract import POSITION
 from noria.pipelines.event_formats import Json
@@ -18,7 +18,7 @@ from noria.pipelines.extract import PIECE_ROWS, Input, Piece
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.loads import Loads
-from noria.pipelines.plan import Plan, fitted_state
+from noria.pipelines.plan import Plan, state_to_append_by
 from noria.pipelines.rows import BrokenRow, Rows
 from noria.pipelines.source import Source
 from noria.pipelines.stream import Stream
@@ -76,11 +76,14 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
     """Judge the rows in quarantine by the source's contract as it is now; those that hold it come to the table.
 
     The others stay, with the reasons that they have now. What could never be read as a row stays too. The contract as
-    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it.
+    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it. So only
+    what rows are judged by may have changed: checks, limits, and what may be missing.
 
     Raises:
         BusyError: another process loads this source.
-        ConfigError: the source has a step that looks at several rows: only a whole run can apply it.
+        ConfigError: something else of the definition has changed since the table was loaded.
+        ConfigError: only a whole run can do it: a step looks at several rows, or the table lacks keys that may not be
+            repeated, because a step or `where` has changed them or left them out.
         NotFoundError: the source was never loaded.
         SchemaError: the table has other columns than the source promises now.
     """
@@ -91,10 +94,17 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
         current = loads.current()
         if not current:
             raise NotFoundError(f"source {source.name!r} was never loaded", hint=f"noria run {source.name}")
-        steps = fitted_state(source, workspace, current)
+        if current[-1].shape != fingerprint(source.shape()):
+            raise ConfigError(
+                f"source {source.name!r}: its table was loaded by another definition, and not only by other checks, "
+                "limits (max_bad, fresh) or question marks: rows of two definitions would get into one table",
+                hint=f"noria run {source.name} --full",
+            )
+        steps = state_to_append_by(source, workspace, current)
         if steps is None:
             raise ConfigError(
-                f"source {source.name!r} has a step that looks at several rows: rows can't come one by one",
+                f"source {source.name!r}: rows can't come to its table one by one, since a step looks at several rows, "
+                "or a step or where= changes or leaves out what has to be unique",
                 hint=f"noria run {source.name} --full",
             )
         held = loads.quarantine.read()
