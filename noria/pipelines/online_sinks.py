@@ -21,7 +21,7 @@ from noria.storage.online import Mark, OnlineStore, OnlineValue
 
 if TYPE_CHECKING:
     from noria.pipelines.stream import Stream
-    from noria.pipelines.stream_processor import StreamRows
+    from noria.pipelines.stream_sinks import StreamRows
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode

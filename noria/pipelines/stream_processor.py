@@ -7,32 +7,28 @@ and each place skips what it has. The group's offset in the log is committed las
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, ConflictError, NoProgress, Progress, SchemaError, StorageError, to_iso
+from noria.core import ConflictError, NoProgress, Progress, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
-from noria.pipelines.contract import POSITION, REASONS, TEXT, Judged, judge
+from noria.pipelines.contract import POSITION, REASONS, TEXT
 from noria.pipelines.dtypes import polars_schema
-from noria.pipelines.event_formats import Decoded, Json
-from noria.pipelines.loads import Loads
-from noria.pipelines.online_sinks import LatestRow, Totals
-from noria.pipelines.plan import fitted_state
-from noria.pipelines.steps import FittedStep, apply_steps, steps_from_dict
+from noria.pipelines.event_formats import Json
+from noria.pipelines.steps import apply_steps
 from noria.pipelines.stream import Stream
+from noria.pipelines.stream_metrics import StreamMetrics
+from noria.pipelines.stream_rows import apply_counted, fitted_steps, judged_events
+from noria.pipelines.stream_sinks import OnlineSink, Sink, StreamRows, TableSink
 from noria.storage import ABSENT, Put, Workspace
 from noria.storage.event_log import EventLog, Events
-from noria.storage.online import Mark, OnlineStore
-from noria.storage.tables import Table, TableMark
 from noria.telemetry import MetricsCollector
 
 BATCH_EVENTS = 100_000
@@ -44,29 +40,8 @@ IDLE_SECONDS = 30.0
 """A partition without events for so long doesn't hold the watermark back."""
 JOIN_SECONDS = 60.0
 """How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
-COMPACT_EVERY = 50
-"""Commits to the table after which its small files are joined."""
 _TOPICS = "stream_topics"
 """Where is written down which topic a stream's marks are of."""
-_ROW = "__row__"
-"""The number of a row in its batch, while a step decides which rows stay."""
-
-
-@dataclass(frozen=True)
-class StreamRows:
-    """Rows of one partition with their offsets, and how far they reach."""
-
-    partition: int
-    frame: pl.DataFrame
-    offsets: NDArray[np.int64]
-    next_offset: int
-
-    def since(self, offset: int) -> StreamRows:
-        """Without the rows before an offset."""
-        if not len(self.offsets) or self.offsets[0] >= offset:
-            return self
-        start = int(np.searchsorted(self.offsets, offset))
-        return replace(self, frame=self.frame[start:], offsets=self.offsets[start:])
 
 
 @dataclass
@@ -84,34 +59,6 @@ class StreamResult:
     def rows(self) -> dict[str, int]:
         """The counts by the names that reports use."""
         return {"in": self.rows_in, "out": self.rows_out, "quarantined": self.quarantined, "filtered": self.filtered}
-
-
-class _Sink(Protocol):
-    """A place that rows go to."""
-
-    def begin(self, partition: int, committed: int) -> int:
-        """Up to which offset the partition is durably there, given what the group has committed."""
-        ...
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        """Take the rows that aren't there yet; returns how many were late."""
-        ...
-
-    def waiting(self) -> int:
-        """Rows that `flush` would make durable."""
-        ...
-
-    def flush(self) -> None:
-        """Make all that was taken durable.
-
-        Raises:
-            ConflictError: another process has moved a mark.
-        """
-        ...
-
-    def forget(self) -> None:
-        """Drop what isn't durable, and what is known of the marks."""
-        ...
 
 
 class StreamProcessor:
@@ -139,16 +86,16 @@ class StreamProcessor:
         self._batch = batch
         self._flush_seconds = flush_seconds
         self._format = stream.format or Json()
-        self._steps = _fitted_steps(stream, workspace)
+        self._steps = fitted_steps(stream, workspace)
         self._log: EventLog = workspace.log
         self._log.create(stream.topic_name, _partitions(self._log, stream))
         prefix = f"stream/{stream.name}"
         online = workspace.online
-        self._sinks: list[_Sink] = [
+        self._sinks: list[Sink] = [
             # Quarantine first: no bad event is without its record when the table says that it has been seen.
-            _TableSink(workspace.table(f"{stream.name}__quarantine"), prefix, bad=True),
-            _TableSink(workspace.table(stream.name), prefix, bad=False),
-            *(_OnlineSink(sink, stream, online) for sink in stream.online),
+            TableSink(workspace.table(f"{stream.name}__quarantine"), prefix, bad=True),
+            TableSink(workspace.table(stream.name), prefix, bad=False),
+            *(OnlineSink(sink, stream, online) for sink in stream.online),
         ]
         made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
         for each in stream.online:
@@ -162,7 +109,7 @@ class StreamProcessor:
         self._watermarks: dict[int, int] = {}
         self._seen: dict[int, float] = {}
         self.result = StreamResult()
-        self._metrics = _Metrics(metrics or MetricsCollector(), stream.name)
+        self._metrics = StreamMetrics(metrics or MetricsCollector(), stream.name)
 
     def run(self, stop: threading.Event, on_step: Callable[[StreamResult], None] | None = None) -> StreamResult:
         """Process events until `stop` is set."""
@@ -251,13 +198,13 @@ class StreamProcessor:
     def _process(self, events: Events) -> None:
         stream = self._stream
         decoded = self._format.decode(events.values, stream.schema)
-        judged = _judged(decoded, stream)
+        judged = judged_events(decoded, stream)
         good = judged.good
         kept = good if stream.where is None else good.filter(stream.where)
         places = judged.positions.to_numpy()
         if stream.where is not None and len(kept) < len(good):
             places = judged.positions.filter(good.select(stream.where).to_series().fill_null(value=False)).to_numpy()
-        made, stayed = _apply(self._steps, kept)
+        made, stayed = apply_counted(self._steps, kept)
         places = places[stayed]
         bad = judged.bad.sort(POSITION) if len(judged.bad) else judged.bad
         bad_events = decoded.events[bad[POSITION].to_numpy() - 1]
@@ -406,198 +353,6 @@ class StreamProcessor:
         ):
             if table.version() is None:
                 table.write(empty, run_id=f"stream/{self._stream.name}/made")
-
-
-class _TableSink:
-    """Rows for a table; they wait for a flush."""
-
-    def __init__(self, table: Table, prefix: str, *, bad: bool) -> None:
-        self._table = table
-        self._prefix = prefix
-        self._bad = bad
-        self._token = secrets.token_hex(4)
-        self._commits = 0
-        self.forget()
-
-    def forget(self) -> None:
-        self._marks: dict[int, int] = {}
-        self._begun: dict[int, int] = {}
-        self._taken: dict[int, int] = {}
-        self._frames: list[pl.DataFrame] = []
-
-    def begin(self, partition: int, committed: int) -> int:
-        self._marks[partition] = self._table.mark(self._name(partition))
-        # What was committed is here, too, if there was no row and so no reason to move the mark.
-        self._begun[partition] = max(self._marks[partition], committed)
-        return self._begun[partition]
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        begun = self._begun[good.partition]
-        rows = (bad if self._bad else good).since(begun)
-        if len(rows.frame):
-            self._frames.append(rows.frame)
-        self._taken[good.partition] = max(good.next_offset, begun)
-        return 0
-
-    def waiting(self) -> int:
-        return sum(map(len, self._frames))
-
-    def flush(self) -> None:
-        if not self._frames:
-            return
-        frame = pl.concat(self._frames)
-        moved = {p: offset for p, offset in self._taken.items() if offset > self._marks[p]}
-        marks = [TableMark(self._name(p), self._marks[p], offset) for p, offset in moved.items()]
-        version = self._table.version()
-        number = 0 if version is None else version + 1
-        part = self._table.stage(frame, f"{number:012d}-{self._token}-{self._commits:08d}")
-        try:
-            self._table.commit([part], frame.schema, mode="append", marks=marks)
-        except SchemaError as error:
-            # Not what a source's table is told: a stream's is never built anew under its name.
-            error.hint = (
-                "keep the type, or give the stream another name, and topic= its topic: "
-                "a stream of a new name begins with the oldest event that the log has"
-            )
-            raise
-        self._marks |= moved
-        self._frames, self._taken = [], {}
-        self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
-            self._table.compact()
-
-    def _name(self, partition: int) -> str:
-        return f"{self._prefix}/{partition}"
-
-
-class _OnlineSink:
-    """Rows for the online store; they are durable when they are written.
-
-    Its mark is moved before an offset is committed, even if there was no row: so a partition without a mark is one
-    that the sink has never seen, since it was added later, and begins with what is oldest in the log.
-    """
-
-    def __init__(self, sink: LatestRow | Totals, stream: Stream, store: OnlineStore) -> None:
-        self._sink = sink
-        self._stream = stream
-        self._store = store
-        self._prefix = f"stream/{sink.place(stream)}"
-        self.forget()
-
-    def forget(self) -> None:
-        self._marks: dict[int, int] = {}
-        self._seen: dict[int, int] = {}
-
-    def begin(self, partition: int, committed: int) -> int:
-        name = self._name(partition)
-        self._marks[partition] = self._store.marks(name).get(name, -1)
-        self._seen.pop(partition, None)
-        return max(self._marks[partition], 0)
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        before = self._marks[good.partition]
-        rows = good.since(before)
-        if good.next_offset <= before:
-            return 0
-        if not len(rows.frame):
-            self._seen[good.partition] = good.next_offset
-            return 0
-        late = self._sink.write(self._store, self._stream, rows, self._mark(good.partition, good.next_offset))
-        self._moved(good.partition, good.next_offset)
-        return late
-
-    def waiting(self) -> int:
-        return 0
-
-    def flush(self) -> None:
-        for partition, offset in list(self._seen.items()):
-            self._store.write(self._sink.place(self._stream), [], [], [], mark=self._mark(partition, offset))
-            self._moved(partition, offset)
-
-    def _mark(self, partition: int, offset: int) -> Mark:
-        return Mark(self._name(partition), self._marks[partition], offset)
-
-    def _moved(self, partition: int, offset: int) -> None:
-        self._marks[partition] = offset
-        self._seen.pop(partition, None)
-
-    def _name(self, partition: int) -> str:
-        return f"{self._prefix}/{partition}"
-
-
-class _Metrics:
-    """What a stream tells of itself."""
-
-    def __init__(self, metrics: MetricsCollector, stream: str) -> None:
-        name = "noria_stream_events"
-        self._outcomes = {
-            outcome: metrics.counter(name, "Events by what became of them.", stream=stream, outcome=outcome)
-            for outcome in ("out", "quarantined", "filtered", "late")
-        }
-        self._lag = metrics.gauge("noria_stream_lag_events", "Events in the log that aren't processed.", stream=stream)
-        self._delay = metrics.gauge("noria_stream_watermark_delay_seconds", "From the watermark to now.", stream=stream)
-        self._seconds = metrics.histogram("noria_stream_batch_seconds", "To process a batch.", stream=stream)
-
-    def rows(self, out: int, bad: int, filtered: int, late: int) -> None:
-        for outcome, count in zip(("out", "quarantined", "filtered", "late"), (out, bad, filtered, late), strict=True):
-            if count:
-                self._outcomes[outcome].inc(count)
-
-    def batch(self, events: int, seconds: float, lag: int, delay: float) -> None:
-        self._seconds.observe(seconds)
-        self._lag.set(lag)
-        self._delay.set(delay)
-
-
-def _fitted_steps(stream: Stream, workspace: Workspace) -> tuple[FittedStep, ...]:
-    source = stream.steps_from
-    if source is None:
-        return ()
-    current = Loads(workspace, source.name).current()
-    if not current:
-        raise ConfigError(
-            f"stream {stream.name!r} takes its steps from {source.name!r}, which was never loaded",
-            hint=f"noria run {source.name}",
-        )
-    state = fitted_state(source, workspace, current)
-    if state is None:
-        raise ConfigError(
-            f"stream {stream.name!r}: a step of {source.name!r} looks at several rows, and can't be applied to events"
-        )
-    return steps_from_dict(state)
-
-
-def _judged(decoded: Decoded, stream: Stream) -> Judged:
-    """All rows judged, in the order of their events."""
-    first, *more = (judge(rows, stream.schema, tuple(stream.checks)) for rows in decoded.rows)
-    if not more:
-        return first
-    found = [first, *more]
-    positions = pl.concat([judged.positions for judged in found])
-    order = positions.arg_sort()
-    return Judged(
-        pl.concat([judged.good for judged in found])[order],
-        positions[order],
-        pl.concat([judged.bad for judged in found]),
-        sum((judged.by_rule for judged in found), Counter[str]()),
-    )
-
-
-def _apply(steps: Sequence[FittedStep], frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """The rows as the steps make them, and where each that is left stood before."""
-    stayed = np.arange(len(frame))
-    for step in steps:
-        made = step.apply(frame)
-        if len(made) < len(frame):
-            # A step passes a column on that it doesn't know; one that is fitted has chosen its columns before.
-            numbered = step.apply(frame.with_row_index(_ROW))
-            if _ROW in numbered.columns:
-                stayed = stayed[numbered[_ROW].to_numpy()]
-            else:  # a step of someone's own that names all columns which it keeps
-                keeps = step.row(frame.schema)
-                stayed = stayed[[keeps(row) for row in frame.to_dicts()]]
-        frame = made
-    return frame, stayed
 
 
 def _partitions(log: EventLog, stream: Stream) -> int:

@@ -16,7 +16,7 @@ import pytest
 import noria as nr
 from noria.core import ConfigError
 from noria.pipelines.event_formats import Arrow, EventFormat, Json
-from noria.pipelines.stream_processor import _judged
+from noria.pipelines.stream_rows import judged_events
 
 SCHEMA = {"user": "int64", "amount": "float64?", "at": nr.Timestamp("s")}
 GOOD = pl.DataFrame({"user": [1, 2], "amount": [1.5, None], "at": [1, 2]})
@@ -32,7 +32,7 @@ def outcome(form: EventFormat, values: Sequence[bytes]) -> list[tuple[int, Any]]
     """For each row, in order, its event's number, and the good row or the reasons of the bad one."""
     stream = nr.Stream("clicks", SCHEMA, format=form)
     decoded = form.decode(values, stream.schema)
-    judged = _judged(decoded, stream)
+    judged = judged_events(decoded, stream)
     assert judged.positions.is_sorted()
     found = [(p, row) for p, row in zip(judged.positions.to_list(), judged.good.rows(), strict=True)]
     found += [(row[0], tuple(row[1])) for row in judged.bad.rows()]

@@ -29,7 +29,8 @@ from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.online_sinks import LatestRow, Totals, _lateness
 from noria.pipelines.quarantine import summarize
 from noria.pipelines.stream import Stream
-from noria.pipelines.stream_processor import StreamProcessor, StreamResult, _apply
+from noria.pipelines.stream_processor import StreamProcessor, StreamResult
+from noria.pipelines.stream_rows import apply_counted
 from noria.storage import Put, Workspace
 from noria.telemetry import MetricsCollector
 from noria.testing import ManualClock
@@ -512,7 +513,7 @@ class OnlyUsers:
 
 
 def test_a_step_that_loses_columns_is_asked_row_by_row_which_rows_stay() -> None:
-    made, stayed = _apply([OnlyUsers()], pl.DataFrame({"user": [1, 2, 1, 3], "kind": list("abcd")}))  # type: ignore[list-item]
+    made, stayed = apply_counted([OnlyUsers()], pl.DataFrame({"user": [1, 2, 1, 3], "kind": list("abcd")}))  # type: ignore[list-item]
     assert made["user"].to_list() == [2, 3]
     assert stayed.tolist() == [1, 3]
 
