@@ -235,11 +235,12 @@ class DeltaLakeTable:
         """The newest snapshot, and the version in it that the run wrote, if it did."""
         table = self._open()
         while table is not None:
+            snapshot = table.version()
             commits = table.history(_LOOK_BACK)
-            newest = self._open()
+            newest = self._open()  # the very same handle, moved on
             # `history` reads to the log's end but counts from the snapshot: its numbers hold if nothing came between.
-            if newest is not None and newest.version() == table.version():
-                return table, next((int(c["version"]) for c in commits if c.get(_RUN_ID) == run_id), None)
+            if newest is not None and newest.version() == snapshot:
+                return newest, next((int(c["version"]) for c in commits if c.get(_RUN_ID) == run_id), None)
             table = newest
         return None, None
 
