@@ -95,11 +95,15 @@ def windows_numpy() -> Any:
         order = np.argsort(keys, kind="stable")
         keys, f0, f1 = keys[order], columns["f0"][order], columns["f1"][order]
         sums0, sums1 = np.concatenate([[0.0], np.cumsum(f0)]), np.concatenate([[0.0], np.cumsum(f1)])
-        end = np.searchsorted(keys, users * span + (when - low))
-        start = {
-            days: np.searchsorted(keys, users * span + np.maximum(when - low - days * DAY, 0)) for days in (7, 30, 90)
-        }
-        first = np.searchsorted(keys, users * span)
+        by = np.argsort(users * span + (when - low))
+
+        def search(asked: Any) -> Any:
+            found = np.empty(len(asked), np.int64)
+            found[by] = np.searchsorted(keys, asked[by])  # in order, what one search visits the next finds in the cache
+            return found
+
+        end, first = search(users * span + (when - low)), search(users * span)
+        start = {days: search(users * span + np.maximum(when - low - days * DAY, 0)) for days in (7, 30, 90)}
         with np.errstate(invalid="ignore"):
             mean = (sums0[end] - sums0[start[90]]) / (end - start[90])
         lengths = np.minimum(end - first, 10)

@@ -15,7 +15,7 @@ from noria.core import ConfigError, DataError, Field, NotFoundError, Settings, a
 from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
-from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack
+from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
 from noria.features.timeline import Timeline
 from noria.features.windows import Calculator, Questions
 from noria.pipelines.dtypes import polars_type
@@ -237,6 +237,9 @@ def _pack(group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int) -> 
     timeless = group.source.time is None
     keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
     when = [None] * len(mine) if timeless else times[exists].tolist()
-    columns = [column.to_list() for column in _features(group, calculator, questions)]
-    packed = [pack(time, values) for time, *values in zip(when, *columns, strict=True)]
-    return sorted(zip(map(spec.key, keys), packed, strict=True))
+    columns = _features(group, calculator, questions)
+    packed: list[bytes] = []
+    for start in range(0, len(mine), _BATCH):  # in parts, for values as Python's objects take four times their size
+        part = slice(start, start + _BATCH)
+        packed += pack_columns(when[part], [column[part].to_list() for column in columns])
+    return sorted(zip(spec.encode(keys), packed, strict=True))
