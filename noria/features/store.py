@@ -17,7 +17,7 @@ from noria.features.catalog import Catalog
 from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
-from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack
+from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
 from noria.features.timeline import Timeline
 from noria.features.windows import Calculator, Questions
 from noria.pipelines.dtypes import polars_type
@@ -160,8 +160,10 @@ class FeatureStore:
             )
         spec = group.online_spec()
         keys, times, columns = _newest_values(group, spec, line, as_of)
-        rows = [column.to_list() for column in columns]
-        packed = [pack(time, values) for time, *values in zip(times, *rows, strict=True)]
+        packed: list[bytes] = []
+        for start in range(0, len(keys), _BATCH):  # in parts, for values as Python's objects take four times their size
+            part = slice(start, start + _BATCH)
+            packed += pack_columns(times[part], [column[part].to_list() for column in columns])
         values = sorted(zip(keys, packed, strict=True))
         self._replace(spec.place, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
@@ -274,4 +276,4 @@ def _newest_values(
     columns = [
         column.alias(name) for name, column in zip(group.features, _features(group, calculator, questions), strict=True)
     ]
-    return list(map(spec.key, keys)), when, columns
+    return spec.encode(keys), when, columns
