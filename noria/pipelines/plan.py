@@ -92,10 +92,14 @@ def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Pl
         query = source.open_query(workspace.settings, None)
         return Plan("overwrite", (query.input,), cursor=query.state)
     query = source.open_query(workspace.settings, last)
+    name = query.input.name
+    known = known_inputs(current).get(name)
+    if known is None:  # the table isn't from this query, whatever was recorded with it: nothing to read on from
+        query = source.open_query(workspace.settings, None)
+        return Plan("overwrite", (query.input,), cursor=query.state)
     if query.is_done():
         return None
-    name = query.input.name
-    return Plan("append", (query.input,), {name: known_inputs(current)[name]["rows"]}, steps, query.state)
+    return Plan("append", (query.input,), {name: known["rows"]}, steps, query.state)
 
 
 def state_to_append_by(source: Source, workspace: Workspace, current: list[Load]) -> list[dict[str, Any]] | None:

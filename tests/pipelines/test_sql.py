@@ -19,7 +19,7 @@ from databases import postgresql as postgresql_server
 import noria as nr
 from noria.core import ConfigError, DataError, NoriaError, NotFoundError, Settings, StorageError
 from noria.pipelines import BatchResult
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 
 SCHEMA = {"id": "int64", "name": "str?", "price": "float64?", "seen": nr.Timestamp("iso")}
 Execute = Callable[..., None]
@@ -236,6 +236,19 @@ def test_a_cursor_of_nanoseconds_loses_and_repeats_no_row(workspace: Workspace) 
         duckdb(file, f"INSERT INTO t VALUES ({number}, '2024-01-01 00:00:00.{nanoseconds}')")
         load(workspace, url, "t", **options)
         assert workspace.table("rows").read()["n"].to_list() == list(range(number + 1))
+
+
+def test_a_table_that_was_recorded_for_a_query_and_is_of_another_is_read_anew(workspace: Workspace) -> None:
+    file, options = str(workspace.settings.root / "s.db"), {"schema": {"id": "int64"}, "cursor": "id"}
+    sqlite(file, "CREATE TABLE t (id integer)", "INSERT INTO t VALUES (1)")
+    load(workspace, "sqlite:///s.db", "t", **options)
+    record = workspace.records.get("loads", "rows/000000000000")
+    assert record is not None
+    (seen,) = record.data["inputs"].values()
+    workspace.records.commit(Put("loads", "rows/000000000000", {**record.data, "inputs": {"another": seen}}))
+    sqlite(file, "INSERT INTO t VALUES (2)")
+    assert load(workspace, "sqlite:///s.db", "t", **options).mode == "overwrite"
+    assert len(workspace.table("rows").read()) == 2
 
 
 @pytest.mark.parametrize("other", ["x'02'", "'text'", "7"])
