@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, http, install, startup, steps, streams, turn
+from benchmarks import batch, features, http, install, startup, steps, streams, turn
 
 ALL = {
     "startup": startup.run,
@@ -19,6 +19,7 @@ ALL = {
     "batch": batch.run,
     "steps": steps.run,
     "streams": streams.run,
+    "features": features.run,
     "http": http.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENTS = Path(__file__).parent.parent / ".bench"
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,23 @@ def measure(command: Sequence[str], cwd: str | None = None) -> Usage:
     if status:
         raise RuntimeError(f"{' '.join(command)} failed with status {status}:\n{output}")
     return Usage(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
+
+
+def environment(name: str, packages: Sequence[str], module: str) -> tuple[str | None, str]:
+    """A peer's own Python with these packages; None, and why, when it can't be installed."""
+    folder = ENVIRONMENTS / name
+    python = folder / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
+    try:
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True, text=True)
+            subprocess.run(pip, check=True, capture_output=True, text=True)
+        subprocess.run([str(python), "-c", f"import {module}"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        shutil.rmtree(folder, ignore_errors=True)  # so that the next run tries again
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        return None, said[-1]
+    return str(python), ""
 
 
 def median(values: Sequence[float]) -> float:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 import noria as nr
-from benchmarks.measure import markdown, measure, median
+from benchmarks.measure import environment, markdown, measure, median
 from noria.core import StorageSettings
 from noria.pipelines import Stream
 from noria.storage.event_log import EventLog
@@ -27,7 +25,6 @@ from noria.storage.segment_log import SegmentLog
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "storage"))
 
 PEERS = Path(__file__).parent / "peers"
-ENVIRONMENT = Path(__file__).parent.parent / ".bench" / "quix"
 QUIX = ("quixstreams==3.28.1", "redis==8.1.0")
 EVENTS = 1_000_000
 QUIX_EVENTS = 200_000
@@ -100,7 +97,7 @@ def _count(root: Path, values: list[bytes]) -> str:
     from real_servers import noida_broker, redis_server
 
     users = [re.findall(rb"\d+", value)[0] for value in values]
-    quix, why = _quix()
+    quix, why = environment("quix", QUIX, "quixstreams")
     rates: dict[str, list[float]] = {}
     with noida_broker(root / "kafka") as kafka, redis_server(root) as redis:
         ways = {
@@ -124,7 +121,7 @@ def _count(root: Path, values: list[bytes]) -> str:
             rates.setdefault(BARE, []).append(_peer([*bare, str(count)], count))
             if quix is not None and turn < QUIX_TURNS:
                 some = min(QUIX_EVENTS, count)
-                script = [str(quix), str(PEERS / "stream_quix.py"), broker, "clicks", redis, f"quix-{turn}"]
+                script = [quix, str(PEERS / "stream_quix.py"), broker, "clicks", redis, f"quix-{turn}"]
                 rates.setdefault(PEER, []).append(_peer([*script, str(some), str(root / f"quix-{turn}")], some))
                 _verify(redis, f"quix-{turn}", some)
     return _table(rates, why)
@@ -188,22 +185,6 @@ def _verify(url: str, name: str, events: int) -> None:
     with Redis.from_url(url) as redis:
         counts = redis.mget(list(set(redis.scan_iter(f"{name}:*", count=10_000))))
     assert sum(map(int, counts)) == events, f"{name}: {sum(map(int, counts))} of {events} events in Redis"
-
-
-def _quix() -> tuple[Path | None, str]:
-    """Quix Streams' own Python; None, and why, when it can't be installed."""
-    python = ENVIRONMENT / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *QUIX]
-    try:
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True, capture_output=True, text=True)
-            subprocess.run(pip, check=True, capture_output=True, text=True)
-        subprocess.run([str(python), "-c", "import quixstreams"], check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)  # so that the next run tries again
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        return None, said[-1]
-    return python, ""
 
 
 def _seconds(work: Callable[[], object]) -> float:

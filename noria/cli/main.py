@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_work(commands, project)
     _add_streams(commands, project)
     _add_quarantine(commands, project)
+    _add_features(commands, project)
     _add_models(commands, project)
     return parser
 
@@ -139,6 +140,22 @@ def _add_quarantine(commands: _Commands, project: argparse.ArgumentParser) -> No
     )
     replay.add_argument("source", metavar="SOURCE")
     replay.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    features = _add(commands, "features", "features:listing", "list, show and compare feature definitions", project)
+    features.set_defaults(json=False)
+    actions = features.add_subparsers(title="actions", metavar="ACTION")
+    listing = _add(actions, "list", "features:listing", "list the groups with their newest versions", project)
+    show = _add(actions, "show", "features:show", "show a group's features and statistics of their values", project)
+    show.add_argument("label", metavar="GROUP[@VERSION]")
+    history = _add(actions, "history", "features:history", "list a group's versions and what changed", project)
+    history.add_argument("name", metavar="GROUP")
+    diff = _add(actions, "diff", "features:diff", "show what makes two versions different", project)
+    diff.add_argument("one", metavar="GROUP@VERSION")
+    diff.add_argument("other", metavar="GROUP@VERSION")
+    for action in (listing, show, history, diff):
+        action.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:

@@ -15,7 +15,17 @@ from typing import BinaryIO
 from noria.cli.progress import TerminalProgress
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NoriaError, RequestError, Settings, SystemClock, allowed, to_iso
+from noria.core import (
+    ConfigError,
+    MissingExtraError,
+    NoriaError,
+    RequestError,
+    SchemaError,
+    Settings,
+    SystemClock,
+    allowed,
+    to_iso,
+)
 from noria.pipelines import Stream, StreamProcessor, StreamResult
 from noria.pipelines.intake import Intake, StreamSpec, publish
 from noria.storage import Workspace
@@ -82,7 +92,7 @@ def _process(
         try:
             with Workspace.open(settings) as workspace, StreamProcessor(made, workspace, metrics=metrics) as processor:
                 processor.run(stop, teller)
-        except ConfigError as error:
+        except (ConfigError, SchemaError, MissingExtraError) as error:  # no waiting helps
             failures.append(error)
             stop.set()
         except NoriaError as error:
@@ -134,9 +144,10 @@ class _metrics_server:  # noqa: N801 - used as a `with` word
 
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # a port beyond 65535 is an overflow
             raise ConfigError(
-                f"can't listen on 127.0.0.1:{port}: {error}", hint="choose another --metrics-port"
+                f"can't listen on 127.0.0.1:{port}: {error}",
+                hint="choose another --metrics-port: 0 (any free one) to 65535",
             ) from error
 
     def __enter__(self) -> None:
@@ -164,27 +175,25 @@ def send(options: Namespace) -> int:
         log = workspace.log
         if spec.topic not in log.topics():
             log.create(spec.topic, spec.partitions)
-        for start, lines in _numbered(stream):
-            body = b'{"events":[' + b",".join(lines) + b"]}"
+        for numbers, lines in _numbered(stream):
             try:
-                _, _, values, keys = intake.decode(body)
+                keys = intake.keys(spec, lines, [f"line {number}" for number in numbers])
             except RequestError as error:
-                where = f"{options.file}, lines {start + 1} to {start + len(lines)}"
                 raise ConfigError(
-                    f"{where}: {error.message}; {sent:,} events before were sent", hint=error.hint
+                    f"{options.file}, {error.message}; {sent:,} events were sent, the last of them from before line "
+                    f"{numbers[0]}",
+                    hint=error.hint,
                 ) from error
-            sent += log.append(spec.topic, values, keys)
+            sent += log.append(spec.topic, lines, keys)
     say(f"{sent:,} events sent to {made.topic_name}")
     return 0
 
 
-def _numbered(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    number = 0
-    while lines := list(itertools.islice(stream, _SEND)):
-        full = [line.strip() for line in lines if line.strip()]
-        if full:
-            yield number, full
-        number += len(lines)
+def _numbered(stream: BinaryIO) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Lines that aren't blank, with their numbers in the file, some at a time."""
+    full = ((number, line.strip()) for number, line in enumerate(stream, 1) if line.strip())
+    while some := list(itertools.islice(full, _SEND)):
+        yield [number for number, _ in some], [line for _, line in some]
 
 
 def tail(options: Namespace) -> int:

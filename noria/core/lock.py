@@ -17,6 +17,7 @@ def exclusive(file: Path, what: str) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it; the message names that process.
+        StorageError: the file can't be made or written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +34,11 @@ def exclusive(file: Path, what: str) -> Iterator[None]:
             raise BusyError(
                 f"{what} is already going on in process {holder}", hint="wait until it has finished, or stop it"
             ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise StorageError(f"can't write to the lock file {file}: {error}", hint="is the disk full?") from error
         yield
     finally:
         os.close(handle)

@@ -192,6 +192,9 @@ class FeatureGroup:
         """Compute the newest values of all entities and put them into the online store."""
         from noria.features.store import FeatureStore
 
-        done = FeatureStore(workspace).materialize(self, run_id=run_id)
+        store = FeatureStore(workspace)
+        done = store.materialize(self, run_id=run_id)
+        kept = store.keep_up(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}
-        return Outcome(run_id, rows, {"features": len(self.features), "as_of": done.as_of})
+        notes = {"features": len(self.features), "as_of": done.as_of, **({"kept_up": kept} if kept else {})}
+        return Outcome(run_id, rows, notes)

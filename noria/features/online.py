@@ -62,6 +62,20 @@ class OnlineSpec:
         parts = zip(self.keys, self.key_types, entity_id, strict=True)
         return _encode([_key(self.group, name, kind, value) for name, kind, value in parts])
 
+    def encode(self, entity_ids: Sequence[Any]) -> list[bytes]:
+        """The keys of many entities, as by `key`: where all ids have the type itself, one look at them is enough."""
+        if len(self.keys) == 1:
+            kinds = set(map(type, entity_ids))
+            if self.key_types[0] == "str":
+                if kinds == {str}:
+                    return [entity_id.encode() for entity_id in entity_ids]
+            elif kinds == {int}:
+                try:
+                    return [entity_id.to_bytes(8, "big", signed=True) for entity_id in entity_ids]
+                except OverflowError:
+                    pass  # `key` says which one doesn't fit
+        return [self.key(entity_id) for entity_id in entity_ids]
+
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON data."""
         return asdict(self)
@@ -104,6 +118,11 @@ def pack(event_time: int | None, values: Sequence[Any]) -> bytes:
     return _encode([event_time, *values])
 
 
+def pack_columns(event_times: Sequence[int | None], columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """The same for many entities, whose values stand in columns."""
+    return list(map(_encode, zip(event_times, *columns, strict=True)))
+
+
 class _Layout:
     """What reading a group needs, worked out once."""
 
@@ -115,18 +134,19 @@ class _Layout:
         # Decoded anew for each entity, so that no two of them share a list.
         self.missing = pack(None, spec.empty)
 
-    def decode(self, value: bytes) -> list[Any]:
-        """The event's time, then the features."""
+    def decode(self, values: Sequence[bytes]) -> list[list[Any]]:
+        """For each value the event's time, then the features."""
         try:
-            row = _decode(value)
+            rows = list(map(_decode, values))
         except msgspec.DecodeError as error:
             raise IntegrityError(
                 f"a value of feature group {self.spec.group!r} in the online store is damaged: {error}",
                 hint="run the group again: its values are built from the tables",
             ) from error
         for i in self.dates:
-            row[i + 1] = _date(row[i + 1])
-        return row
+            for row in rows:
+                row[i + 1] = _date(row[i + 1])
+        return rows
 
 
 def _date(value: Any) -> Any:
@@ -160,20 +180,19 @@ class OnlineReader:
         layout = self._layouts.get(group)
         if layout is None:
             raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._layouts, group))
-        spec = layout.spec
-        decode, missing = layout.decode, layout.missing
-        values = self._store.read(layout.place, [spec.key(entity_id) for entity_id in entity_ids])
-        rows = [decode(missing if value is None else value.value) for value in values]
+        spec, missing = layout.spec, layout.missing
+        values = self._store.read(layout.place, spec.encode(entity_ids))
+        rows = layout.decode([missing if value is None else value.value for value in values])
         found = [value is not None for value in values]
         times: list[int | None]
         if len(rows) == 1:  # the server's usual question
-            times = [rows[0][0]]
-            columns = [[value] for value in rows[0][1:]]
+            ((first, *row),) = rows
+            times, columns = [first], {name: [value] for name, value in zip(layout.names, row, strict=True)}
         elif rows:
-            first, *rest = zip(*rows, strict=True)
-            times, columns = list(first), list(map(list, rest))
+            times, *rest = map(list, zip(*rows, strict=True))
+            columns = dict(zip(layout.names, rest, strict=True))
         else:
-            times, columns = [], [[] for _ in layout.names]
+            times, columns = [], {name: [] for name in layout.names}
         if spec.ttl is None:
             expired = [False] * len(rows)
         else:
@@ -181,6 +200,6 @@ class OnlineReader:
             expired = [time is not None and time < oldest for time in times]
             for place, late in enumerate(expired):
                 if late:
-                    for column in columns:
+                    for column in columns.values():
                         column[place] = None
-        return OnlineFeatures(dict(zip(layout.names, columns, strict=True)), found, expired, times)
+        return OnlineFeatures(columns, found, expired, times)

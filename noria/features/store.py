@@ -11,15 +11,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Field, NotFoundError, Settings, allowed, duration
+from noria.core import ConfigError, DataError, Field, Settings, allowed, duration
+from noria.features import statistics
+from noria.features.catalog import Catalog
 from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
-from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack
+from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
 from noria.features.timeline import Timeline
 from noria.features.windows import Calculator, Questions
 from noria.pipelines.dtypes import polars_type
-from noria.storage import ABSENT, Put, Workspace
+from noria.storage import Put, Workspace
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
@@ -80,19 +82,21 @@ class FeatureStore:
             labels = labels.with_columns(features)
         return labels
 
+    @property
+    def catalog(self) -> Catalog:
+        """Every version of every group's definition."""
+        return Catalog(self._workspace.records, self._workspace.clock)
+
     def register(self, group: FeatureGroup) -> OnlineSpec:
         """Keep a group's definition in the project, so that it can be read by its name and without its source.
 
-        Registering it again changes nothing; another definition takes the name over. A model that was trained with
-        the old one goes on reading that, for it carries the spec.
+        Registering it again changes nothing; another definition is the next version, and takes the name over. A model
+        that was trained with the old one goes on reading that.
+
+        Raises:
+            ConflictError: another process has registered another definition at this very moment.
         """
-        spec = group.online_spec()
-        data = {"definition": group.to_dict(), "online": spec.to_dict()}
-        before = self._workspace.records.get("features", group.name)
-        if before is None or OnlineSpec.from_dict(before.data["online"]) != spec:
-            revision = ABSENT if before is None else before.revision
-            self._workspace.records.commit(Put("features", group.name, data, revision))
-        return spec
+        return self.catalog.register(group).spec
 
     def materialize(
         self,
@@ -104,6 +108,8 @@ class FeatureStore:
     ) -> Materialized:
         """Compute every entity's features and put them into the online store; doing it again changes nothing.
 
+        The definition is registered, and statistics of each feature are kept.
+
         Args:
             group: what to compute.
             as_of: the instant, microseconds; by default just after the newest event, so that a replay of old data sees
@@ -113,8 +119,38 @@ class FeatureStore:
 
         Raises:
             ConfigError: a column of the events is missing or of another type.
+            ConflictError: another process has registered another definition at this very moment.
             DataError: an event has no time.
         """
+        self.register(group)
+        return self._materialize(group, as_of, events, run_id)
+
+    def keep_up(self, group: FeatureGroup, *, run_id: str | None = None) -> list[str]:
+        """Compute the older versions of a group that models still read, too, and forget the values of all others.
+
+        Returns:
+            the versions that are kept up, as `name@version`.
+        """
+        held, kept = self.catalog.held(), []
+        for version in self.catalog.versions(group.name):
+            if version.spec.place == group.online_spec().place:
+                continue
+            if version.spec.place in held:
+                self._materialize(version.group(), None, None, run_id)
+                kept.append(version.label)
+            else:
+                self._forget(version.spec.place)
+        return kept
+
+    def _forget(self, place: str) -> None:
+        record = self._workspace.records.get("materialized", place)
+        if record is not None and not record.data.get("forgotten"):
+            self._workspace.online.drop(place)
+            self._workspace.records.commit(Put("materialized", place, {**record.data, "forgotten": True}))
+
+    def _materialize(
+        self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None
+    ) -> Materialized:
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -123,8 +159,14 @@ class FeatureStore:
                 else (int(line.times.max()) if len(line.times) else _NEVER) + 1
             )
         spec = group.online_spec()
-        values = _pack(group, spec, line, as_of)
+        keys, times, columns = _newest_values(group, spec, line, as_of)
+        packed: list[bytes] = []
+        for start in range(0, len(keys), _BATCH):  # in parts, for values as Python's objects take four times their size
+            part = slice(start, start + _BATCH)
+            packed += pack_columns(times[part], [column[part].to_list() for column in columns])
+        values = sorted(zip(keys, packed, strict=True))
         self._replace(spec.place, as_of, values)
+        statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
         self._workspace.records.commit(Put("materialized", spec.place, done))
         return Materialized(len(line.order), len(values), as_of)
@@ -151,7 +193,7 @@ class FeatureStore:
         """Whether the online store has the group's values: one entity that was written last bears witness."""
         place = group.online_spec().place
         record = self._workspace.records.get("materialized", place)
-        if record is None:
+        if record is None or record.data.get("forgotten"):
             return False
         witness = bytes.fromhex(record.data["witness"])
         return not witness or self._workspace.online.read(place, [witness]) != [None]
@@ -160,7 +202,7 @@ class FeatureStore:
         """The newest materialized values of a group for some entities.
 
         Args:
-            group: a group, its spec, or the name of a registered one.
+            group: a group, its spec, or the name (`name@version`) of a registered one.
             entity_ids: in any order, as often as you like.
 
         Raises:
@@ -168,15 +210,8 @@ class FeatureStore:
             ConfigError: an id of the wrong type.
         """
         spec = group.online_spec() if isinstance(group, FeatureGroup) else group
-        spec = self._registered(spec) if isinstance(spec, str) else spec
+        spec = self.catalog.get(spec).spec if isinstance(spec, str) else spec
         return OnlineReader(self._workspace.online, [spec], self._workspace.clock).read(spec.group, entity_ids)
-
-    def _registered(self, name: str) -> OnlineSpec:
-        record = self._workspace.records.get("features", name)
-        if record is None:
-            known = [record.key for record in self._workspace.records.list("features")]
-            raise NotFoundError(f"no feature group {name!r} is registered", hint=allowed(known, name))
-        return OnlineSpec.from_dict(record.data["online"])
 
     def close(self) -> None:
         """Close the stores."""
@@ -225,8 +260,10 @@ def _features(group: FeatureGroup, calculator: Calculator, questions: Questions)
     return [column.alias(f"{group.name}.{column.name}") for column in derive(group.features, made)]
 
 
-def _pack(group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int) -> list[tuple[bytes, bytes]]:
-    """The key and the packed values of each entity with an event before the instant, in the order of the keys."""
+def _newest_values(
+    group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int
+) -> tuple[list[bytes], list[int | None], list[pl.Series]]:
+    """Of each entity with an event before the instant its key, the newest event's time, and its features."""
     calculator = Calculator(line)
     numbers = np.arange(line.entities.size)
     questions = calculator.ask(numbers, _when(group, np.full(len(numbers), as_of, dtype=np.int64)))
@@ -234,9 +271,9 @@ def _pack(group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int) -> 
     mine = numbers[exists]
     questions = Questions(mine, questions.at[exists], questions.ends[exists])
     ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
-    timeless = group.source.time is None
     keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
-    when = [None] * len(mine) if timeless else times[exists].tolist()
-    columns = [column.to_list() for column in _features(group, calculator, questions)]
-    packed = [pack(time, values) for time, *values in zip(when, *columns, strict=True)]
-    return sorted(zip(map(spec.key, keys), packed, strict=True))
+    when = [None] * len(mine) if group.source.time is None else times[exists].tolist()
+    columns = [
+        column.alias(name) for name, column in zip(group.features, _features(group, calculator, questions), strict=True)
+    ]
+    return spec.encode(keys), when, columns

@@ -133,6 +133,7 @@ class Loading:
         self._newest: int | None = None
         self._bad_parts: list[Part] = []
         self._input_rows: dict[str, int] = {}
+        self._open: set[str] = set()
         self._starts: list[int] = []
         self._answers: list[list[Any]] = []
 
@@ -193,7 +194,12 @@ class Loading:
     def inputs(self) -> dict[str, dict[str, Any]]:
         """What the next load has to know of what was read."""
         return {
-            source.name: {"identity": source.identity, "size": source.size, "rows": self._input_rows[source.name]}
+            source.name: {
+                "identity": source.identity,
+                "size": source.size,
+                "rows": self._input_rows[source.name],
+                "open": source.name in self._open,
+            }
             for source in self._plan.inputs
         }
 
@@ -235,6 +241,7 @@ class Loading:
             before = self._plan.rows_before.get(source.name, 0)
             with closing(self.pieces(source)) as found:
                 for piece in found:
+                    self._open |= {source.name} if piece.is_open else set()
                     self._places.append((source, before))
                     yield len(self._places) - 1, source.name, piece
 
@@ -388,6 +395,7 @@ class Loading:
             path="" if self._source.is_query else self._source.path,
             cursor=self._plan.cursor(),
             result=asdict(result),
+            shape=fingerprint(self._source.shape()),
         )
         return replace(result, table_version=self._loads.commit(load))
 

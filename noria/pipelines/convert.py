@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from noria.core import Field
@@ -64,6 +66,17 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, (pl.Date, pl.Datetime)):
         return pl.coalesce(_on_calendar(column, dtype).cast(pl.String), column.to_physical().cast(pl.String))
     return column.cast(pl.String)
+
+
+def python_values(column: pl.Series) -> list[Any]:
+    """The column's values; an instant beyond the calendar, which Python doesn't have, comes as a number."""
+    if not isinstance(column.dtype, (pl.Date, pl.Datetime)):
+        return column.to_list()
+    known = _kept_on_calendar(column)
+    if known.null_count() == column.null_count():
+        return column.to_list()
+    pairs = zip(known.to_list(), column.to_physical().to_list(), strict=True)
+    return [number if value is None else value for value, number in pairs]
 
 
 def _is_text(dtype: pl.DataType) -> bool:

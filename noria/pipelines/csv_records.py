@@ -7,12 +7,13 @@ that are left. Which way a piece takes changes nothing for a good record: a bad 
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,8 @@ _FIELD = re.compile(
     rb'(?:("[^"]*+(?:""[^"]*+)*+")|((?!")[^,\n]*+))'  # quoted, or not; possessive, so that no input takes long
     rb"(?:(,)|\r?(?:\n|\Z))"
 )
+
+_OPEN = re.compile(rb'"[^"]*+(?:""[^"]*+)*+\Z')
 
 _MAX_HEADER = 1 << 20
 _MAX_RECORD = 1 << 20
@@ -47,21 +50,18 @@ class Header:
         return tuple(name for name in self.names if name not in schema)
 
 
-def read_header(stream: BinaryIO, schema: Schema) -> Header:
-    """Read the first record of a file, which names its columns.
+def read_header(stream: BinaryIO, schema: Schema) -> tuple[Header, BinaryIO]:
+    """Read the first record of a file, which names its columns; returns also the stream of what comes after it.
 
     Raises:
         SchemaError: there is none, it lacks a column of the schema or has one twice.
     """
-    line = b"\n"
-    while line and not line.strip(b"\r\n"):
-        line = stream.readline(_MAX_HEADER).removeprefix(codecs.BOM_UTF8)
-    first, start = line, stream.tell()
+    line = first = _first_line(stream)
     while line.count(b'"') % 2 and len(line) < _MAX_HEADER and (more := stream.readline(_MAX_HEADER)):
         line += more
     if line.count(b'"') % 2:  # not a name with a line break in it, but a stray quote
-        line = first
-        stream.seek(start)
+        line, more = first, line[len(first) :]
+        stream = cast(BinaryIO, io.BufferedReader(_After(more, stream)))  # a compressed stream can't go back
     line = line.strip(b"\r\n")
     if not line.strip():
         raise SchemaError("is empty: it has no header", hint=f"expected columns: {', '.join(schema.names)}")
@@ -73,7 +73,50 @@ def read_header(stream: BinaryIO, schema: Schema) -> Header:
             raise SchemaError(f"has no column {name!r}", hint=_lost(names, name), field=name)
         if name in twice:
             raise SchemaError(f"has the column {name!r} twice", hint="rename one of them", field=name)
-    return Header(tuple(f"{name}#{place}" if name in twice else name for place, name in enumerate(names)))
+    return Header(_distinct(names)), stream
+
+
+def _first_line(stream: BinaryIO) -> bytes:
+    line = b"\n"
+    while line and not line.strip(b"\r\n"):
+        line = stream.readline(_MAX_HEADER).removeprefix(codecs.BOM_UTF8)
+    return line
+
+
+def header_may_change(stream: BinaryIO) -> bool:
+    """Whether the header has a quote that is closed only below its line: rows that are added might close it."""
+    return _first_line(stream).count(b'"') % 2 == 1
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that stand there twice, each with its place; with more signs if that is a column's name already."""
+    times, taken = Counter(names), set(names)
+    made = []
+    for place, name in enumerate(names):
+        if times[name] > 1:
+            name = f"{name}#{place}"
+            while name in taken:
+                name += "#"
+            taken.add(name)
+        made.append(name)
+    return tuple(made)
+
+
+class _After(io.RawIOBase):
+    """Bytes that have been read too far, and then the stream that they came from."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first = first
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._first[: len(buffer)] or self._rest.read(len(buffer))
+        self._first = self._first[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _lost(names: Sequence[str], name: str) -> str:
@@ -84,24 +127,50 @@ def _lost(names: Sequence[str], name: str) -> str:
     return allowed(names, name)
 
 
-def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """A file's body, cut at the ends of records into pieces of about `size` bytes, whatever is quoted in them."""
+def pieces(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, bool]]:
+    """A file's body, cut at the ends of records into pieces of about `size` bytes, whatever is quoted in them.
+
+    With each piece comes whether a quote is open in it up to the file's end: it counts as one that is never closed, but
+    what is added to the file might close it.
+    """
     ahead = b""
     while data := ahead + stream.read(size - len(ahead)):
         data += stream.readline(_MAX_RECORD)
-        ahead = b""
+        ahead, is_open = b"", False
         if not _is_well_quoted(data):
             # The piece may end within quotes: a field with line breaks in it, or a stray quote somewhere.
             after = stream.read(_MAX_RECORD)
+            at_end = len(after) < _MAX_RECORD
             after += stream.readline(_MAX_RECORD)
             whole, size_of = data + after, len(data)
+            is_open = at_end and _is_open(whole)
             cut = _boundary(whole, size_of)
             data, ahead = whole[:cut], whole[cut:]
-        yield data
+        yield data, is_open
         while len(ahead) > size:  # only if a piece is smaller than a record may be
             cut = _boundary(ahead, size)
-            yield ahead[:cut]
+            yield ahead[:cut], False
             ahead = ahead[cut:]
+
+
+def _is_open(data: bytes) -> bool:
+    """Whether a quote that opens a field isn't closed up to the end."""
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end + 1
+        if data.find(b'"', at, end) >= 0:
+            start = at
+            while match := _FIELD.match(data, start):
+                start = match.end()
+                if match[3] is None:
+                    end = start
+                    break
+            else:
+                if _OPEN.match(data, start):
+                    return True
+        at = end
+    return False
 
 
 def _boundary(data: bytes, least: int) -> int:

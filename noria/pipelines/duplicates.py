@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from noria.core import StorageError
+
 _SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
 _RANGE_ROWS = 4_000_000
 """Hashes that are compared at a time: 20 bytes each."""
@@ -43,8 +45,19 @@ class KeyIndex:
         self._counts: list[int] = []
 
     def add(self, hashes: Hashes) -> None:
-        """The next piece's."""
-        np.save(self._folder / f"{len(self._counts)}.npy", hashes)
+        """The next piece's.
+
+        Raises:
+            StorageError: they can't be written.
+        """
+        file = self._folder / f"{len(self._counts)}.npy"
+        try:
+            np.save(file, hashes)
+        except OSError as error:
+            raise StorageError(
+                f"the keys of the rows can't be kept in {file}: {error}",
+                hint="is the disk full? 20 bytes are needed for each row; nothing was loaded",
+            ) from error
         self._counts.append(len(hashes))
 
     def repeated(self) -> dict[int, NDArray[np.uint32]]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
@@ -24,6 +23,7 @@ PIECE_BYTES = 16 << 20
 """Text is read in pieces of this size: large enough for Polars to be at its best, small enough for any machine."""
 PIECE_ROWS = 200_000
 """Columns are read in pieces of this many rows."""
+_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Input:
         name: as it stands in reports and in quarantine: a file's path, an object's URL, a database's (masked) URL.
         kind: `csv`, `jsonl`, `parquet`, or `frames`.
         location: where it is opened.
-        size: in bytes, where known; for progress.
+        size: in bytes, where known; of a file of text no more than these are read, whatever has been added since.
         identity: changes when, and only when, its content does.
         start: where a grown file is to be read from: what is before has been loaded.
     """
@@ -50,10 +50,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of an input: a function that reads it, which may be called on another machine."""
+    """Part of an input: a function that reads it, which may be called on another machine.
+
+    Attributes:
+        is_open: whether its rows could be others if something were added to the input.
+    """
 
     read: Callable[[], Rows]
     size: int
+    is_open: bool = False
 
 
 @contextmanager
@@ -92,23 +97,21 @@ def pieces(source: Input, schema: Schema, size: int = PIECE_BYTES) -> Generator[
 
 def _csv(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
     with open_binary(source) as stream:
-        header = csv_records.read_header(stream, schema)
-        _skip(stream, source)
-        for body in csv_records.pieces(stream, size):
-            yield Piece(partial(csv_records.read_body, body, header, schema), len(body))
+        header, rest = csv_records.read_header(stream, schema)
+        if source.start:
+            stream.seek(source.start)
+            rest = stream
+        for body, is_open in csv_records.pieces(rest, size):
+            yield Piece(partial(csv_records.read_body, body, header, schema), len(body), is_open)
 
 
 def _json_lines(source: Input, schema: Schema, size: int) -> Iterator[Piece]:
     with open_binary(source) as stream:
-        _skip(stream, source)
+        if source.start:
+            stream.seek(source.start)
         for number, data in enumerate(json_lines.pieces(stream, size)):
             first = number == 0 and source.start == 0
             yield Piece(partial(json_lines.read_json_lines, data, schema, first), len(data))
-
-
-def _skip(stream: BinaryIO, source: Input) -> None:
-    if source.start:
-        stream.seek(source.start)
 
 
 @contextmanager
@@ -129,7 +132,7 @@ def open_binary(source: Input) -> Iterator[BinaryIO]:
             stream = gzip.GzipFile(fileobj=raw, mode="rb")
         elif name.endswith(".zst"):
             stream = _unzstd(raw)
-        buffered = io.BufferedReader(stream, 1 << 20) if not isinstance(stream, io.BufferedReader) else stream
+        buffered = io.BufferedReader(stream, _BUFFER) if not isinstance(stream, io.BufferedReader) else stream
         start = buffered.peek(65_536)
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise DataError(f"{source.name} is UTF-16", hint="save it as UTF-8")
@@ -144,7 +147,27 @@ def _open(source: Input) -> Any:
         from noria.storage.s3 import open_object
 
         return open_object(source.location, source.size)
-    return Path(source.location).open("rb")
+    return io.BufferedReader(_UpTo(source.location, source.size), _BUFFER)
+
+
+class _UpTo(io.FileIO):
+    """A file up to the size at which its digest was taken.
+
+    What a writer has added since isn't part of that digest: the next run reads on from that size, so reading more here
+    would load those rows twice.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(path, "rb")
+        self._size = size
+
+    def readinto(self, buffer: Any) -> int:
+        left = max(0, self._size - self.tell())
+        return super().readinto(memoryview(buffer)[:left]) or 0
+
+    def readall(self) -> bytes:
+        parts = iter(lambda: super(_UpTo, self).read(max(0, min(_BUFFER, self._size - self.tell()))), b"")
+        return b"".join(part or b"" for part in parts)
 
 
 def _unzstd(raw: BinaryIO) -> BinaryIO:

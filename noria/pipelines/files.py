@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from noria.core import DataError, Settings
+from noria.pipelines.csv_records import header_may_change
 from noria.pipelines.extract import Input
 
 TEXT = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -60,7 +61,8 @@ def find_objects(url: str) -> list[Input]:
 def _input(file: Path, path: str, settings: Settings, digests: _Digests) -> Input:
     name = str(file.relative_to(settings.root) if file.is_relative_to(settings.root) else file)
     try:
-        return Input(name, kind_of(path) or "", str(file), file.stat().st_size, digests.of(file))
+        size, digest = digests.of(file)
+        return Input(name, kind_of(path) or "", str(file), size, digest)
     except OSError as error:
         raise DataError(f"{file} can't be read: {error}") from error
 
@@ -68,9 +70,11 @@ def _input(file: Path, path: str, settings: Settings, digests: _Digests) -> Inpu
 def has_grown(item: Input, seen: dict[str, Any]) -> bool:
     """Whether a file is what it was and more after it, so that only the rest has to be read."""
     plain = item.location.lower().endswith(tuple(TEXT)) and "://" not in item.location
-    if not plain or item.size <= seen["size"] or not seen["size"]:
+    if not plain or item.size <= seen["size"] or not seen["size"] or seen.get("open"):
         return False
     with Path(item.location).open("rb") as stream:
+        if item.kind == "csv" and header_may_change(stream):
+            return False
         stream.seek(seen["size"] - 1)
         return stream.read(1) == b"\n" and _digest(Path(item.location), seen["size"]) == seen["identity"]
 
@@ -86,7 +90,8 @@ class _Digests:
             self._known = {}
         self._new = False
 
-    def of(self, file: Path) -> str:
+    def of(self, file: Path) -> tuple[int, str]:
+        """The size, and the digest of just as many bytes: a file may grow in between."""
         about = file.stat()
         state = [about.st_size, about.st_mtime_ns, about.st_ino]
         known = self._known.get(str(file))
@@ -97,7 +102,7 @@ class _Digests:
                 self._known[str(file)] = known
                 self._new = True
         digest: str = known[1]
-        return digest
+        return about.st_size, digest
 
     def save(self) -> None:
         """Keep what is new; two that save at once lose nothing but time."""

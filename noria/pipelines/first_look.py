@@ -59,6 +59,8 @@ def first_look(steps: Sequence[Step], schema: pl.Schema) -> tuple[tuple[FittedSt
             if begun:  # it may be about what the steps before it make
                 break
             raise
+        if asked is None:
+            break  # nor what it makes of the rows; it is fitted when all are there, as are those after it
         if not isinstance(asked, _QuestionError):
             if not begun and asked.by_row:
                 ready.append(asked)
@@ -77,32 +79,53 @@ def _touched(step: Step, schema: pl.Schema) -> tuple[str, ...] | None:
     return None if touched is None else tuple(touched(schema))
 
 
-def _asked(step: Step, schema: pl.Schema) -> FittedStep | _QuestionError:
+def _asked(step: Step, schema: pl.Schema) -> FittedStep | _QuestionError | None:
+    """The step, if it asks nothing; what it asks; None if that can't be known ahead."""
+    unread = _Unread(schema)
     try:
-        return step.fit(_Unread(schema))
+        fitted = step.fit(unread)
     except _QuestionError as question:
         return question
+    except _UnknownError:
+        return None
+    except Exception:
+        if unread.asked:  # it has caught the question, and made an error of its own of it
+            return None
+        raise
+    return None if unread.asked else fitted  # if it has caught the question, it is fitted to no rows
 
 
-class _QuestionError(Exception):
-    """Carries what a fit asks out of it."""
+class _QuestionError(BaseException):
+    """Carries what a fit asks out of it. No `Exception`: a fit may catch those, to go on without what it asked for."""
 
     def __init__(self, question: Question) -> None:
         super().__init__()
         self.question = question
 
 
-@dataclass(frozen=True)
+class _UnknownError(BaseException):
+    """A fit asks what can't be known ahead."""
+
+
 class _Unread:
     """Blocks whose rows are not there yet."""
 
-    schema: pl.Schema
+    def __init__(self, schema: pl.Schema) -> None:
+        self._schema = schema
+        self.asked = False
+
+    @property
+    def schema(self) -> pl.Schema:
+        return self._schema
 
     def map(self, work: Callable[[pl.DataFrame, int], T]) -> list[T]:
+        self.asked = True
         raise _QuestionError(work)
 
     def then(self, step: FittedBlockStep) -> Blocks:
-        raise NotImplementedError("a fit that transforms the rows that it is fitted to")
+        """What a fit asks of rows that it has transformed isn't a question about these rows."""
+        self.asked = True
+        raise _UnknownError
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,22 @@ class Intake:
             raise RequestError(str(error), status=422, hint='{"events": [{…}, …]}') from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestError(f"the body is no JSON: {error}", hint='{"events": [{…}, …]}') from error
+        except RecursionError as error:
+            raise RequestError(
+                "the body is nested too deeply", status=422, hint="an event's members are plain values"
+            ) from error
         spec = self._spec(request.stream)
         if (request.producer is None) != (request.sequence is None):
             raise RequestError("producer and sequence go together", status=422, field="sequence")
+        if request.sequence is not None and not 0 <= request.sequence < 2**63:
+            raise RequestError(
+                f"sequence: {request.sequence} is not from 0 to 2^63 - 1",
+                status=422,
+                field="sequence",
+                hint="a number that grows with each request of the producer",
+            )
         values = [bytes(event) for event in request.events]
-        return spec, request, values, self._keys(spec, values)
+        return spec, request, values, self.keys(spec, values)
 
     def _spec(self, name: str | None) -> StreamSpec:
         if name is None and len(self.specs) == 1:
@@ -86,20 +97,32 @@ class Intake:
             raise RequestError(what, status=422, field="stream", hint=allowed(self.specs, name))
         return self.specs[name]
 
-    def _keys(self, spec: StreamSpec, values: Sequence[bytes]) -> list[bytes] | None:
+    def keys(
+        self, spec: StreamSpec, values: Sequence[bytes], places: Sequence[str] | None = None
+    ) -> list[bytes] | None:
+        """The events' keys, if the stream has one; each event is checked by itself.
+
+        Args:
+            places: what errors call the events; `events[0]` and so on unless given.
+
+        Raises:
+            RequestError: an event is wrong; the error names it.
+        """
         decode, keys = self._decoders[spec.name].decode, []
         for number, value in enumerate(values):
             try:
                 keys.append(str(decode(value).key).encode())
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _wrong(number, spec, error) from error
+                place = f"events[{number}]" if places is None else places[number]
+                raise _wrong(place, "." if places is None else ": ", spec, error) from error
         return keys if spec.key is not None else None
 
 
-def _wrong(number: int, spec: StreamSpec, error: Exception) -> RequestError:
-    text, _, place = str(error).partition(" - at `$")
+def _wrong(event: str, separator: str, spec: StreamSpec, error: Exception) -> RequestError:
+    said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    text, _, place = said.partition(" - at `$")
     member = place.strip("`").lstrip(".")
-    field = f"events[{number}].{member}" if member else f"events[{number}]"
+    field = f"{event}{separator}{member}" if member else event
     types = ", ".join(f"{name}: {kind}" for name, kind in spec.schema.items())
     return RequestError(
         f"{field}: {text}", status=422, field=field, hint=f"none was taken; an event of {spec.name}: {types}"

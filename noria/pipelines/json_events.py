@@ -6,6 +6,7 @@ by event and column. Which way a piece takes changes nothing for a good event.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from operator import attrgetter
@@ -37,9 +38,13 @@ def read_json_events(values: Sequence[bytes], schema: Schema) -> Rows:
 
 
 def _as_text(values: Sequence[bytes], schema: Schema) -> Rows:
-    """By way of lines; an event that is blank, or has line breaks in it, becomes a line."""
-    lines = [value.replace(b"\n", b" ").replace(b"\r", b" ") for value in values]
-    rows = read_json_lines(b"\n".join(line if line.strip(b" \t") else b"-" for line in lines), schema, first=False)
+    """By way of lines; an event that is blank, or has line breaks in it, becomes a line.
+
+    Each may begin with a byte order mark, as a file may; behind an empty line that of the first is not a file's.
+    """
+    lines = [value.removeprefix(BOM_UTF8).replace(b"\n", b" ").replace(b"\r", b" ") for value in values]
+    text = b"\n".join([b"", *(line if line.strip(b" \t") else b"-" for line in lines)])
+    rows = read_json_lines(text, schema, first=False)
     broken = tuple(
         BrokenRow(row.position, row.reason, values[row.position - 1].decode("utf-8", "replace")) for row in rows.broken
     )

@@ -26,8 +26,10 @@ class Load:
         number: of the load; grows, with gaps where loads have failed.
         run_id: of the run that made it: a run that is done twice loads once.
         definition: the fingerprint of the source's definition.
+        shape: the fingerprint of what of the definition makes the table, whatever its rows are judged by; empty in
+            loads from before it was kept.
         mode: `overwrite` the table, or `append` to it.
-        inputs: what was read: name to identity, size and rows.
+        inputs: what was read: name to identity, size, rows, and whether rows added to it may change its last ones.
         before: the table's mark before it.
         parts, bad_parts: the staged rows of the table and of the quarantine.
         path: of the source, where it is files.
@@ -48,6 +50,7 @@ class Load:
     path: str = ""
     cursor: Any = None
     result: dict[str, Any] = field(default_factory=dict)
+    shape: str = ""
     done: bool = False
 
 

@@ -6,7 +6,7 @@ and skips those that it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import ConfigError, allowed, fingerprint
+from noria.pipelines.dtypes import polars_type
 from noria.storage.online import Mark, OnlineStore, OnlineValue
 
 if TYPE_CHECKING:
     from noria.pipelines.stream import Stream
-    from noria.pipelines.stream_processor import StreamRows
+    from noria.pipelines.stream_sinks import StreamRows
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -46,6 +47,10 @@ class LatestRow:
     def verify(self, stream: Stream) -> None:
         """Raise a `ConfigError` if the stream has no such key, or no event time."""
         _verify_key(stream, self.key, "LatestRow")
+
+    def verify_columns(self, stream: Stream, made: Mapping[str, pl.DataType]) -> None:
+        """Raise a `ConfigError` if the stream's steps don't leave the columns as the sink needs them."""
+        _verify_left(stream, made, "LatestRow", self.key)
 
     def to_dict(self) -> dict[str, Any]:
         """The definition as plain JSON data."""
@@ -93,6 +98,10 @@ class Totals:
                 raise ConfigError(f"Totals: {name!r} is {stream.schema[name].dtype}, not a number", field=name)
         if self.late not in ("apply", "skip"):
             raise ConfigError(f"Totals: late={self.late!r}", hint=allowed(["apply", "skip"], self.late))
+
+    def verify_columns(self, stream: Stream, made: Mapping[str, pl.DataType]) -> None:
+        """Raise a `ConfigError` if the stream's steps don't leave the columns as the sink needs them."""
+        _verify_left(stream, made, "Totals", self.key, self.sums)
 
     def to_dict(self) -> dict[str, Any]:
         """The definition as plain JSON data."""
@@ -162,6 +171,26 @@ def _verify_key(stream: Stream, key: str, what: str) -> None:
     _ = stream.schema[key]
     if stream.time is None:
         raise ConfigError(f"{what} of stream {stream.name!r} needs an event time", hint="name it: time=", field="time")
+
+
+def _verify_left(
+    stream: Stream, made: Mapping[str, pl.DataType], what: str, key: str, sums: Sequence[str] = ()
+) -> None:
+    """The key and the time must be as they come, since keys are asked for and times compared; sums may be scaled."""
+    where = f"{what} of stream {stream.name!r}"
+    hint = f"after the steps there are: {', '.join(f'{name}: {dtype}' for name, dtype in made.items())}"
+    for name in (key, str(stream.time), *sums):
+        if name not in made:
+            raise ConfigError(f"{where} needs {name!r}, which the steps drop or rename", hint=hint, field=name)
+    for name in (key, str(stream.time)):
+        dtype = polars_type(stream.schema[name])
+        if made[name] != dtype and not (made[name].is_integer() and dtype.is_integer() and name == key):
+            raise ConfigError(
+                f"{where} needs {name!r} as {dtype}, and the steps make it {made[name]}", hint=hint, field=name
+            )
+    for name in sums:
+        if not made[name].is_numeric():
+            raise ConfigError(f"{where} needs {name!r} as a number, and the steps make it {made[name]}", hint=hint)
 
 
 def _plain(name: str, dtype: pl.DataType) -> pl.Expr:

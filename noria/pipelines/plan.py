@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import polars as pl
+
 from noria.core import DataError, fingerprint
+from noria.pipelines.checks import Unique
+from noria.pipelines.dtypes import polars_schema
 from noria.pipelines.extract import Input
 from noria.pipelines.files import has_grown
 from noria.pipelines.loads import Load, known_inputs
@@ -41,7 +45,8 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
     """What the next load does; None when there is nothing new.
 
     New inputs come to the table, and so does the tail of a file that has grown. When an input has changed otherwise,
-    when the definition has, or when a step needs to see all rows together, everything is read anew.
+    when the definition has, when a step needs to see all rows together, or when the table doesn't have the keys that
+    new rows may not repeat, everything is read anew.
 
     Raises:
         DataError: there is no input at all, or reading anew would lose the rows of inputs that are gone.
@@ -65,7 +70,7 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
     if same and not new:
         return None
     if same:
-        steps = fitted_state(source, workspace, current)
+        steps = state_to_append_by(source, workspace, current)
         if steps is not None:
             return Plan("append", tuple(new), rows_before, steps)
     gone = sorted(set(known) - {item.name for item in found})
@@ -80,7 +85,9 @@ def plan_load(source: Source, workspace: Workspace, current: list[Load], full: b
 
 def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Plan | None:
     last = current[-1].cursor if current else None
-    steps = fitted_state(source, workspace, current) if current else None
+    if last is not None and last["value"] is None:  # no row had a value that can be read on from
+        last = None
+    steps = state_to_append_by(source, workspace, current) if current else None
     if source.cursor is None or last is None or steps is None:
         query = source.open_query(workspace.settings, None)
         return Plan("overwrite", (query.input,), cursor=query.state)
@@ -89,6 +96,12 @@ def _plan_query(source: Source, workspace: Workspace, current: list[Load]) -> Pl
         return None
     name = query.input.name
     return Plan("append", (query.input,), {name: known_inputs(current)[name]["rows"]}, steps, query.state)
+
+
+def state_to_append_by(source: Source, workspace: Workspace, current: list[Load]) -> list[dict[str, Any]] | None:
+    """The steps as they were fitted; None if new rows can't come to the table without all others being read again."""
+    state = fitted_state(source, workspace, current)
+    return state if state is not None and _has_keys(source, state) else None
 
 
 def fitted_state(source: Source, workspace: Workspace, current: list[Load]) -> list[dict[str, Any]] | None:
@@ -100,3 +113,23 @@ def fitted_state(source: Source, workspace: Workspace, current: list[Load]) -> l
         return None
     state: list[dict[str, Any]] = record.data["steps"]
     return state
+
+
+def _has_keys(source: Source, state: list[dict[str, Any]]) -> bool:
+    """Whether the table has all keys that were loaded, as they were loaded.
+
+    Keys are compared before `where` and the steps. A row that these leave out still has the first right to its key, and
+    of a column that a step changes the table has other values than new rows bring.
+    """
+    keys = {name for check in source.checks if isinstance(check, Unique) for name in check.columns}
+    if not keys:
+        return True
+    if source.where is not None:
+        return False
+    schema = pl.Schema(polars_schema(source.schema))
+    for step, fitted in zip(source.steps, steps_from_dict(state), strict=True):
+        touched = getattr(step, "touched", None)  # without it, nobody knows what the step does
+        if touched is None or not keys.isdisjoint(touched(schema)):
+            return False
+        schema = fitted.apply(pl.DataFrame(schema=schema)).schema
+    return True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import polars as pl
 
-from noria.core import ConfigError, NoProgress, NotFoundError, exclusive
+from noria.core import ConfigError, ConflictError, NoProgress, NotFoundError, Schema, exclusive, fingerprint
 from noria.pipelines.batch import BatchResult, Loading
 from noria.pipelines.contract import POSITION
 from noria.pipelines.event_formats import Json
@@ -18,15 +18,20 @@ from noria.pipelines.extract import PIECE_ROWS, Input, Piece
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
 from noria.pipelines.loads import Loads
-from noria.pipelines.plan import Plan, fitted_state
+from noria.pipelines.plan import Plan, state_to_append_by
 from noria.pipelines.rows import BrokenRow, Rows
 from noria.pipelines.source import Source
 from noria.pipelines.stream import Stream
 from noria.pipelines.stream_processor import StreamProcessor
-from noria.storage import Workspace
-from noria.storage.tables import Mode, TableMark
+from noria.storage import ABSENT, Put, Workspace
+from noria.storage.tables import Mode, Table, TableMark
 
 _REPLAYED = "noria/replayed"
+_COLLECTION = "replays"
+_EVENT = ("file", "position", "at")
+"""Which event it was, and when it came here."""
+_TRIES = 100
+"""How often events may come to the quarantine while those that were sent are taken out of it."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,14 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
     """Judge the rows in quarantine by the source's contract as it is now; those that hold it come to the table.
 
     The others stay, with the reasons that they have now. What could never be read as a row stays too. The contract as
-    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it.
+    it is now counts as the one that the table was loaded by: the next run doesn't read everything anew for it. So only
+    what rows are judged by may have changed: checks, limits, and what may be missing.
 
     Raises:
         BusyError: another process loads this source.
-        ConfigError: the source has a step that looks at several rows: only a whole run can apply it.
+        ConfigError: something else of the definition has changed since the table was loaded.
+        ConfigError: only a whole run can do it: a step looks at several rows, or the table lacks keys that may not be
+            repeated, because a step or `where` has changed them or left them out.
         NotFoundError: the source was never loaded.
         SchemaError: the table has other columns than the source promises now.
     """
@@ -86,10 +94,17 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
         current = loads.current()
         if not current:
             raise NotFoundError(f"source {source.name!r} was never loaded", hint=f"noria run {source.name}")
-        steps = fitted_state(source, workspace, current)
+        if current[-1].shape != fingerprint(source.shape()):
+            raise ConfigError(
+                f"source {source.name!r}: its table was loaded by another definition, and not only by other checks, "
+                "limits (max_bad, fresh) or question marks: rows of two definitions would get into one table",
+                hint=f"noria run {source.name} --full",
+            )
+        steps = state_to_append_by(source, workspace, current)
         if steps is None:
             raise ConfigError(
-                f"source {source.name!r} has a step that looks at several rows: rows can't come one by one",
+                f"source {source.name!r}: rows can't come to its table one by one, since a step looks at several rows, "
+                "or a step or where= changes or leaves out what has to be unique",
                 hint=f"noria run {source.name} --full",
             )
         held = loads.quarantine.read()
@@ -101,10 +116,12 @@ def replay(source: Source, workspace: Workspace, run_id: str | None = None) -> B
 def replay_stream(stream: Stream, workspace: Workspace) -> BatchResult:
     """Send the events in quarantine through the stream again, as it is now, and bring in what is in the log.
 
-    They go to the end of the log, and the quarantine is emptied of them; those that are bad still come back to it. Done
-    again after a crash in between, on an embedded log, they are sent once.
+    They go to the end of the log, and leave the quarantine; those that are bad still come back to it, and so do those
+    that come in meanwhile. Done again after a crash in between, on an embedded log, they are sent once: what is to be
+    sent is written down first.
 
     Raises:
+        BusyError: another process sends them.
         NotFoundError: the stream was never processed.
         ConfigError: its events aren't text, so that the quarantine doesn't have them.
     """
@@ -115,26 +132,87 @@ def replay_stream(stream: Stream, workspace: Workspace) -> BatchResult:
         raise ConfigError(
             "only events of JSON can be sent again from the quarantine", hint="send them from their origin"
         )
-    turn = table.mark(_REPLAYED)
-    held = table.read()
-    values = [row.encode() for row in held["row"].to_list()]
-    if values:
-        keys = _event_keys(stream, held) if stream.key is not None else None
-        workspace.log.append(stream.topic_name, values, keys, producer=(f"replay/{stream.name}", turn + 1))
-        mark = TableMark(_REPLAYED, turn, turn + 1)
-        table.commit([], held.schema, mode="overwrite", marks=[mark])
+    lock = workspace.settings.state_dir / "locks" / f"replay-{stream.name}"
+    with exclusive(lock, f"sending what is in quarantine of {stream.name!r}"):
+        # What a killed process has written down is sent to the end, before what has come since.
+        sent = sum(_send(stream, workspace, table, sending) for sending in _sendings(stream, workspace, table))
     with StreamProcessor(stream, workspace) as processor:
         result = processor.run_to_end()
-    rows = (len(values), len(values) - result.quarantined, result.quarantined, result.filtered)
+    rows = (sent, sent - result.quarantined, result.quarantined, result.filtered)
     return BatchResult(*rows, dict(result.by_rule), table.version() or 0, (), "append")
 
 
-def _event_keys(stream: Stream, held: pl.DataFrame) -> list[bytes | None]:
+@dataclass(frozen=True)
+class _Sending:
+    """What is to be sent, written down before it is: whoever sends it after a crash sends the same, the same way.
+
+    Attributes:
+        turn: the mark that the quarantine gets when it is done.
+        version: of the quarantine, whose rows are sent.
+        producer: known to the log for these rows only.
+        key, schema: the stream's when it was begun; another key would bring events to other partitions.
+        done: that the quarantine has the mark, even if it is made anew later, without marks.
+    """
+
+    turn: int
+    version: int
+    producer: str
+    key: str | None
+    schema: dict[str, str]
+    done: bool = False
+
+
+def _sendings(stream: Stream, workspace: Workspace, table: Table) -> Iterator[_Sending]:
+    """What was begun and not ended, and then what is in quarantine now."""
+    turn = table.mark(_REPLAYED) + 1
+    record = workspace.records.get(_COLLECTION, stream.name)
+    if record is not None and record.data["turn"] == turn and not record.data["done"]:
+        yield _Sending(**record.data)
+        turn += 1
+        record = workspace.records.get(_COLLECTION, stream.name)
+    version = table.version()
+    if version is None or not table.scan(version).select(pl.len()).collect().item():
+        return
+    producer = f"replay/{stream.name}/{secrets.token_hex(8)}"
+    made = _Sending(turn, version, producer, stream.key, stream.schema.to_dict())
+    workspace.records.commit(
+        Put(_COLLECTION, stream.name, asdict(made), expect=ABSENT if record is None else record.revision)
+    )
+    yield made
+
+
+def _send(stream: Stream, workspace: Workspace, table: Table, sending: _Sending) -> int:
+    """Append the rows to the log, then take them, and no others, out of the quarantine; returns how many."""
+    held = table.read(sending.version)
+    values = [row.encode() for row in held["row"].to_list()]
+    keys = _event_keys(values, sending)
+    workspace.log.append(stream.topic_name, values, keys, producer=(sending.producer, sending.turn))
+    mark = TableMark(_REPLAYED, sending.turn - 1, sending.turn)
+    for _ in range(_TRIES):
+        version = table.version()
+        now = table.read(version)
+        left = now.join(held, on=_EVENT, how="anti", nulls_equal=True, maintain_order="left")
+        name = f"{(version or 0) + 1:012d}-{secrets.token_hex(4)}"
+        parts = [table.stage(left, name)] if len(left) else []
+        try:
+            table.commit(parts, now.schema, mode="overwrite", marks=[mark], version=version)
+        except ConflictError as error:  # others have come to the quarantine: they must stay
+            table.discard(name)
+            failure = error
+        else:
+            workspace.records.commit(Put(_COLLECTION, stream.name, asdict(replace(sending, done=True))))
+            return len(held)
+    raise failure
+
+
+def _event_keys(values: Sequence[bytes], sending: _Sending) -> list[bytes | None] | None:
     """The events' keys, where they can be read; with them they come to the partition that they came from."""
-    rows = read_json_events([row.encode() for row in held["row"].to_list()], stream.schema)
+    if sending.key is None:
+        return None
+    rows = read_json_events(values, Schema.of(sending.schema))
     places = rows.positions or range(1, len(rows.frame) + 1)
-    keys: list[bytes | None] = [None] * len(held)
-    for place, key in zip(places, rows.frame[str(stream.key)].cast(pl.String).to_list(), strict=True):
+    keys: list[bytes | None] = [None] * len(values)
+    for place, key in zip(places, rows.frame[sending.key].cast(pl.String).to_list(), strict=True):
         keys[place - 1] = None if key is None else key.encode()
     return keys
 

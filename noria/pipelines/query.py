@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
 from datetime import date, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from noria.pipelines.convert import python_values
 from noria.pipelines.extract import PIECE_ROWS, Input
 from noria.pipelines.sql.reading import SqlQuery, newest, read_sql
 from noria.pipelines.sql.url import masked
@@ -30,7 +32,7 @@ class Query:
         query: a `SELECT`, or a table's name.
         cursor: a column that never shrinks.
         root: the project's folder.
-        last: `state()` of the load before; None to read everything.
+        last: `state()` of the load before, if its value isn't None; None to read everything.
     """
 
     def __init__(self, url: str, query: str, cursor: str | None, root: Path, last: Any) -> None:
@@ -55,7 +57,7 @@ class Query:
             return all(self._unread(frame, left).is_empty() for frame in frames)
 
     def state(self) -> dict[str, Any]:
-        """Where the cursor stands now, and which rows have that value."""
+        """Where the cursor stands now, and which rows have that value; None where there is nothing to read on from."""
         return {"value": self._value, "seen": self._seen}
 
     def _frames(self) -> Generator[pl.DataFrame]:
@@ -72,7 +74,7 @@ class Query:
         if self._cursor is None or not left.total() or frame.is_empty():
             return frame
         last = _text(self._last["value"])
-        same = [n for n, value in enumerate(frame[self._cursor].to_list()) if _text(value) == last]
+        same = [n for n, value in enumerate(python_values(frame[self._cursor])) if _text(value) == last]
         keep = [True] * len(frame)
         for number, digest in zip(same, _digests(frame[same]), strict=True):
             if left[digest]:
@@ -84,18 +86,28 @@ class Query:
         """The last value of rows in the cursor's order (not the greatest: the database may order otherwise than we)."""
         if self._cursor is None:
             return
-        values = frame[self._cursor].drop_nulls()
-        if values.is_empty():
+        values = frame[self._cursor]
+        keys = values.to_physical()
+        if isinstance(values.dtype, pl.Datetime) and values.dtype.time_unit == "ns":
+            keys = keys // 1_000  # as Python and the state have it: rows that differ in less have one value
+        known = keys.is_not_null().arg_true()
+        if known.is_empty():
             return
-        last = values[-1]
-        mine = _digests(frame.filter(pl.col(self._cursor) == last))
-        self._seen = [*self._seen, *mine] if _plain(last) == self._value else mine
-        self._value = _plain(last)
+        last = int(known[-1])
+        mine = _digests(frame.filter(keys == keys[last]))
+        value = _kept(values[last : last + 1])
+        self._seen = [*self._seen, *mine] if value == self._value else mine
+        self._value = value
 
 
-def _plain(value: Any) -> Any:
-    """A cursor's value as JSON has it."""
-    return value.isoformat() if isinstance(value, (date, datetime)) else value
+def _kept(value: pl.Series) -> Any:
+    """A cursor's value as JSON has it; None for one that it can't have, so that the next load reads all rows."""
+    plain = python_values(value)[0]
+    if isinstance(plain, (date, datetime)):
+        return plain.isoformat()
+    # Infinity and NaN, and the `infinity` of dates and instants, which comes as a number.
+    lost = isinstance(value.dtype, (pl.Date, pl.Datetime)) or (isinstance(plain, float) and not isfinite(plain))
+    return None if lost else plain
 
 
 def _text(value: Any) -> str | None:
@@ -112,5 +124,6 @@ def _is_instant(value: Any) -> bool:
 
 
 def _digests(frame: pl.DataFrame) -> list[str]:
-    encoded = (msgspec.json.encode([_text(value) for value in row]) for row in frame.iter_rows())
+    rows = zip(*map(python_values, frame.iter_columns()), strict=True)
+    encoded = (msgspec.json.encode([_text(value) for value in row]) for row in rows)
     return [hashlib.blake2b(row, digest_size=8).hexdigest() for row in encoded]

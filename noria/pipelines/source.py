@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from noria.core import (
@@ -209,6 +209,16 @@ class Source:
             **({"max_bad": self.max_bad} if self.max_bad < 1 else {}),
             **({"fresh": self.fresh} if self.fresh is not None else {}),
         }
+
+    def shape(self) -> dict[str, Any]:
+        """The definition without what rows are only judged by: the checks, the limits, and what may be missing.
+
+        Sources of one shape make the same columns of the same rows. The key belongs to it: it names the entity.
+        """
+        made = {name: value for name, value in self.to_dict().items() if name not in ("checks", "max_bad", "fresh")}
+        made["schema"] = [replace(column, nullable=False).spec() for column in self.schema]
+        made["columns"] = self.schema.names
+        return made
 
     def find(self, settings: Settings) -> list[Input]:
         """The files, objects or tables that the path names now, in order.

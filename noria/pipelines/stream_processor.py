@@ -7,32 +7,28 @@ and each place skips what it has. The group's offset in the log is committed las
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, ConflictError, NoProgress, Progress, StorageError, to_iso
+from noria.core import ConflictError, NoProgress, Progress, StorageError, to_iso
 from noria.pipelines.batch import QUARANTINE
-from noria.pipelines.contract import POSITION, REASONS, TEXT, judge
+from noria.pipelines.contract import POSITION, REASONS, TEXT
 from noria.pipelines.dtypes import polars_schema
 from noria.pipelines.event_formats import Json
-from noria.pipelines.loads import Loads
-from noria.pipelines.online_sinks import LatestRow, Totals
-from noria.pipelines.plan import fitted_state
-from noria.pipelines.steps import FittedStep, apply_steps, steps_from_dict
+from noria.pipelines.steps import apply_steps
 from noria.pipelines.stream import Stream
-from noria.storage import Workspace
+from noria.pipelines.stream_metrics import StreamMetrics
+from noria.pipelines.stream_rows import apply_counted, fitted_steps, judged_events
+from noria.pipelines.stream_sinks import OnlineSink, Sink, StreamRows, TableSink
+from noria.storage import ABSENT, Put, Workspace
 from noria.storage.event_log import EventLog, Events
-from noria.storage.online import Mark, OnlineStore
-from noria.storage.tables import Table, TableMark
 from noria.telemetry import MetricsCollector
 
 BATCH_EVENTS = 100_000
@@ -44,30 +40,13 @@ IDLE_SECONDS = 30.0
 """A partition without events for so long doesn't hold the watermark back."""
 JOIN_SECONDS = 60.0
 """How long dividing a group may take; Kafka waits 3 seconds for a new group's members, and longer for one that died."""
-COMPACT_EVERY = 50
-"""Commits to the table after which its small files are joined."""
-
-
-@dataclass(frozen=True)
-class StreamRows:
-    """Rows of one partition with their offsets, and how far they reach."""
-
-    partition: int
-    frame: pl.DataFrame
-    offsets: NDArray[np.int64]
-    next_offset: int
-
-    def since(self, offset: int) -> StreamRows:
-        """Without the rows before an offset."""
-        if not len(self.offsets) or self.offsets[0] >= offset:
-            return self
-        start = int(np.searchsorted(self.offsets, offset))
-        return replace(self, frame=self.frame[start:], offsets=self.offsets[start:])
+_TOPICS = "stream_topics"
+"""Where is written down which topic a stream's marks are of."""
 
 
 @dataclass
 class StreamResult:
-    """What became of the events: `rows_in = rows_out + quarantined + filtered`."""
+    """What became of the events: `rows_in = rows_out + quarantined + filtered`; steps that drop rows filter, too."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -80,34 +59,6 @@ class StreamResult:
     def rows(self) -> dict[str, int]:
         """The counts by the names that reports use."""
         return {"in": self.rows_in, "out": self.rows_out, "quarantined": self.quarantined, "filtered": self.filtered}
-
-
-class _Sink(Protocol):
-    """A place that rows go to."""
-
-    def position(self, partition: int) -> int:
-        """Up to which offset the partition is durably there; -1 if nothing says so."""
-        ...
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        """Take the rows that aren't there yet; returns how many were late."""
-        ...
-
-    def waiting(self) -> int:
-        """Rows that `flush` would make durable."""
-        ...
-
-    def flush(self) -> None:
-        """Make all that was taken durable.
-
-        Raises:
-            ConflictError: another process has moved a mark.
-        """
-        ...
-
-    def forget(self) -> None:
-        """Drop what isn't durable, and what is known of the marks."""
-        ...
 
 
 class StreamProcessor:
@@ -135,18 +86,22 @@ class StreamProcessor:
         self._batch = batch
         self._flush_seconds = flush_seconds
         self._format = stream.format or Json()
-        self._steps = _fitted_steps(stream, workspace)
+        self._steps = fitted_steps(stream, workspace)
         self._log: EventLog = workspace.log
         self._log.create(stream.topic_name, _partitions(self._log, stream))
         prefix = f"stream/{stream.name}"
         online = workspace.online
-        self._sinks: list[_Sink] = [
+        self._sinks: list[Sink] = [
             # Quarantine first: no bad event is without its record when the table says that it has been seen.
-            _TableSink(workspace.table(f"{stream.name}__quarantine"), prefix, bad=True),
-            _TableSink(workspace.table(stream.name), prefix, bad=False),
-            *(_OnlineSink(sink, stream, online) for sink in stream.online),
+            TableSink(workspace.table(f"{stream.name}__quarantine"), prefix, bad=True),
+            TableSink(workspace.table(stream.name), prefix, bad=False),
+            *(OnlineSink(sink, stream, online) for sink in stream.online),
         ]
-        self._ensure_table()
+        made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
+        for each in stream.online:
+            each.verify_columns(stream, made.schema)
+        self._verify_log()
+        self._ensure_table(made)
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
         self._next: dict[int, int] = {}
@@ -154,7 +109,7 @@ class StreamProcessor:
         self._watermarks: dict[int, int] = {}
         self._seen: dict[int, float] = {}
         self.result = StreamResult()
-        self._metrics = _Metrics(metrics or MetricsCollector(), stream.name)
+        self._metrics = StreamMetrics(metrics or MetricsCollector(), stream.name)
 
     def run(self, stop: threading.Event, on_step: Callable[[StreamResult], None] | None = None) -> StreamResult:
         """Process events until `stop` is set."""
@@ -243,17 +198,19 @@ class StreamProcessor:
     def _process(self, events: Events) -> None:
         stream = self._stream
         decoded = self._format.decode(events.values, stream.schema)
-        judged = judge(decoded.rows, stream.schema, tuple(stream.checks))
+        judged = judged_events(decoded, stream)
         good = judged.good
         kept = good if stream.where is None else good.filter(stream.where)
         places = judged.positions.to_numpy()
         if stream.where is not None and len(kept) < len(good):
             places = judged.positions.filter(good.select(stream.where).to_series().fill_null(value=False)).to_numpy()
+        made, stayed = apply_counted(self._steps, kept)
+        places = places[stayed]
         bad = judged.bad.sort(POSITION) if len(judged.bad) else judged.bad
         bad_events = decoded.events[bad[POSITION].to_numpy() - 1]
         rows = StreamRows(
             events.partition,
-            apply_steps(self._steps, kept),
+            made,
             events.offsets[decoded.events[places - 1]],
             events.next_offset,
         )
@@ -264,7 +221,8 @@ class StreamProcessor:
         for sink in self._sinks:
             late = max(late, sink.write(rows, bad_rows))
         self._next[events.partition] = events.next_offset
-        self._account(events.partition, decoded.rows.count, good, len(kept), len(bad), late, judged.by_rule)
+        dropped = Counter({"dropped by steps": len(kept) - len(made)} if len(made) < len(kept) else {})
+        self._account(events.partition, decoded.count, good, len(made), len(bad), late, judged.by_rule + dropped)
 
     def _bad_frame(self, events: Events, bad: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
         """Bad events as rows of the quarantine, with the event's own text where it is text."""
@@ -304,14 +262,51 @@ class StreamProcessor:
     # --- partitions come and go
 
     def _given(self, partitions: Sequence[int]) -> None:
-        """Go to the first event that some sink doesn't have."""
+        """Go to the first event that some sink doesn't have.
+
+        Raises:
+            StorageError: there is a sink that has more than the log, so new events would be taken for done.
+        """
         committed = self._reader.committed()
+        begins = {p: [sink.begin(p, committed.get(p, 0)) for sink in self._sinks] for p in partitions}
+        bounds = self._log.bounds(self._stream.topic_name)  # after the marks, which another process may still move
         for partition in partitions:
-            # What was committed is in every sink, also in those that had no row and so no reason to move a mark.
-            least = committed.get(partition, 0)
-            position = min(max(sink.position(partition), least) for sink in self._sinks)
+            first, end = bounds.get(partition, (0, 0))
+            self._verify_end(partition, max(begins[partition]), end)
+            position = max(first, min(begins[partition]))
             self._next[partition] = position
             self._reader.seek(partition, position)
+
+    def _verify_log(self) -> None:
+        """The topic must be the one that the sinks' marks are of: what is new in another would be taken for done."""
+        topic, records, name = self._stream.topic_name, self._workspace.records, self._stream.name
+        now = {"topic": topic, "identity": self._log.identity(topic)}
+        record = records.get(_TOPICS, name)
+        if record is not None and record.data == now:
+            return
+        if record is not None:
+            for partition in range(_partitions(self._log, self._stream)):
+                mark = max(sink.begin(partition, 0) for sink in self._sinks)
+                if mark > 0:
+                    end = self._log.bounds(topic)[partition][1]
+                    raise self._other_log(partition, mark, record.data["topic"], end)
+        try:
+            records.commit(Put(_TOPICS, name, now, expect=ABSENT if record is None else record.revision))
+        except ConflictError:  # another process has just begun
+            self._verify_log()
+
+    def _verify_end(self, partition: int, mark: int, end: int) -> None:
+        if mark > end:
+            raise self._other_log(partition, mark, self._stream.topic_name, end)
+
+    def _other_log(self, partition: int, mark: int, before: str, end: int) -> StorageError:
+        stream = self._stream
+        return StorageError(
+            f"stream {stream.name!r}: events of topic {before!r}, partition {partition}, were processed up to offset "
+            f"{mark}; now topic {stream.topic_name!r} is another one, or was cut, and ends at {end}",
+            hint="put the log back as it was; if it is gone for good, give the stream another name, which begins "
+            f"anew with its own table (topic={stream.topic_name!r} keeps the topic)",
+        )
 
     def _taken(self, partitions: Sequence[int]) -> None:
         """Finish what was begun before another process goes on."""
@@ -350,146 +345,14 @@ class StreamProcessor:
         watermark = min(newest) - self._stream.allowed_lateness
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
-    def _ensure_table(self) -> None:
+    def _ensure_table(self, made: pl.DataFrame) -> None:
         """An empty table to begin with, so that those who read it find its columns."""
-        frame = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(self._stream.schema)))
         for table, empty in (
-            (self._workspace.table(self._stream.name), frame),
+            (self._workspace.table(self._stream.name), made),
             (self._workspace.table(f"{self._stream.name}__quarantine"), pl.DataFrame(schema=QUARANTINE)),
         ):
             if table.version() is None:
                 table.write(empty, run_id=f"stream/{self._stream.name}/made")
-
-
-class _TableSink:
-    """Rows for a table; they wait for a flush."""
-
-    def __init__(self, table: Table, prefix: str, *, bad: bool) -> None:
-        self._table = table
-        self._prefix = prefix
-        self._bad = bad
-        self._token = secrets.token_hex(4)
-        self._commits = 0
-        self.forget()
-
-    def forget(self) -> None:
-        self._marks: dict[int, int] = {}
-        self._taken: dict[int, int] = {}
-        self._frames: list[pl.DataFrame] = []
-
-    def position(self, partition: int) -> int:
-        self._marks[partition] = self._table.mark(self._name(partition))
-        return self._marks[partition]
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        rows = (bad if self._bad else good).since(self._marks[good.partition])
-        if len(rows.frame):
-            self._frames.append(rows.frame)
-        self._taken[good.partition] = max(good.next_offset, self._marks[good.partition])
-        return 0
-
-    def waiting(self) -> int:
-        return sum(map(len, self._frames))
-
-    def flush(self) -> None:
-        if not self._frames:
-            return
-        frame = pl.concat(self._frames)
-        moved = {p: offset for p, offset in self._taken.items() if offset > self._marks[p]}
-        marks = [TableMark(self._name(p), self._marks[p], offset) for p, offset in moved.items()]
-        version = self._table.version()
-        number = 0 if version is None else version + 1
-        part = self._table.stage(frame, f"{number:012d}-{self._token}-{self._commits:08d}")
-        self._table.commit([part], frame.schema, mode="append", marks=marks)
-        self._marks |= moved
-        self._frames, self._taken = [], {}
-        self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
-            self._table.compact()
-
-    def _name(self, partition: int) -> str:
-        return f"{self._prefix}/{partition}"
-
-
-class _OnlineSink:
-    """Rows for the online store; they are durable when they are written."""
-
-    def __init__(self, sink: LatestRow | Totals, stream: Stream, store: OnlineStore) -> None:
-        self._sink = sink
-        self._stream = stream
-        self._store = store
-        self._prefix = f"stream/{sink.place(stream)}"
-        self.forget()
-
-    def forget(self) -> None:
-        self._marks: dict[int, int] = {}
-
-    def position(self, partition: int) -> int:
-        name = self._name(partition)
-        self._marks[partition] = self._store.marks(name).get(name, -1)
-        return self._marks[partition]
-
-    def write(self, good: StreamRows, bad: StreamRows) -> int:
-        before = self._marks[good.partition]
-        rows = good.since(before)
-        if not len(rows.frame) or good.next_offset <= before:
-            return 0
-        late = self._sink.write(
-            self._store, self._stream, rows, Mark(self._name(good.partition), before, good.next_offset)
-        )
-        self._marks[good.partition] = good.next_offset
-        return late
-
-    def waiting(self) -> int:
-        return 0
-
-    def flush(self) -> None:
-        pass
-
-    def _name(self, partition: int) -> str:
-        return f"{self._prefix}/{partition}"
-
-
-class _Metrics:
-    """What a stream tells of itself."""
-
-    def __init__(self, metrics: MetricsCollector, stream: str) -> None:
-        name = "noria_stream_events"
-        self._outcomes = {
-            outcome: metrics.counter(name, "Events by what became of them.", stream=stream, outcome=outcome)
-            for outcome in ("out", "quarantined", "filtered", "late")
-        }
-        self._lag = metrics.gauge("noria_stream_lag_events", "Events in the log that aren't processed.", stream=stream)
-        self._delay = metrics.gauge("noria_stream_watermark_delay_seconds", "From the watermark to now.", stream=stream)
-        self._seconds = metrics.histogram("noria_stream_batch_seconds", "To process a batch.", stream=stream)
-
-    def rows(self, out: int, bad: int, filtered: int, late: int) -> None:
-        for outcome, count in zip(("out", "quarantined", "filtered", "late"), (out, bad, filtered, late), strict=True):
-            if count:
-                self._outcomes[outcome].inc(count)
-
-    def batch(self, events: int, seconds: float, lag: int, delay: float) -> None:
-        self._seconds.observe(seconds)
-        self._lag.set(lag)
-        self._delay.set(delay)
-
-
-def _fitted_steps(stream: Stream, workspace: Workspace) -> tuple[FittedStep, ...]:
-    source = stream.steps_from
-    if source is None:
-        return ()
-    current = Loads(workspace, source.name).current()
-    if not current:
-        raise ConfigError(
-            f"stream {stream.name!r} takes its steps from {source.name!r}, which was never loaded",
-            hint=f"noria run {source.name}",
-        )
-    state = fitted_state(source, workspace, current)
-    if state is None:
-        raise ConfigError(
-            f"stream {stream.name!r}: a step of {source.name!r} looks at several rows, and can't be applied to events"
-        )
-    return steps_from_dict(state)
 
 
 def _partitions(log: EventLog, stream: Stream) -> int:

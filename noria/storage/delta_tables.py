@@ -107,10 +107,18 @@ class DeltaLakeTable:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise self._error(error) from error
 
-    def commit(self, parts: Sequence[Part], schema: pl.Schema, *, mode: Mode, marks: Sequence[TableMark] = ()) -> int:
+    def commit(
+        self,
+        parts: Sequence[Part],
+        schema: pl.Schema,
+        *,
+        mode: Mode,
+        marks: Sequence[TableMark] = (),
+        version: int | None = None,
+    ) -> int:
         transactions = [Transaction(mark.name, mark.after) for mark in marks]
-        for _ in range(_RETRIES):
-            table = self._open()
+        for _ in range(_RETRIES if version is None else 1):
+            table = self._open() if version is None else self._newest(version)
             for mark in marks:
                 now = -1 if table is None else _mark(table, mark.name)
                 if now != mark.before:
@@ -120,7 +128,7 @@ class DeltaLakeTable:
                         hint="nothing was written; read what is there now and repeat",
                     )
             try:
-                return self._commit(table, parts, schema, mode, transactions, {})
+                return self._commit(table, parts, schema, mode, transactions, {}, alone=version is not None)
             except ConflictError as error:
                 failure = error
         raise failure
@@ -133,13 +141,14 @@ class DeltaLakeTable:
         mode: Mode,
         transactions: list[Transaction],
         metadata: dict[str, str],
+        *,
+        alone: bool = False,
     ) -> int:
         added: list[AddAction | RemoveAction] = [_add(part) for part in parts]
         made = _delta_schema(schema)
         # Retrying to make a table would add to the one that another writer has just made.
-        options = CommitProperties(
-            custom_metadata=metadata, app_transactions=transactions, max_commit_retries=0 if table is None else None
-        )
+        retries = 0 if table is None or alone else None
+        options = CommitProperties(custom_metadata=metadata, app_transactions=transactions, max_commit_retries=retries)
         try:
             if table is None:
                 create_table_with_add_actions(
@@ -226,11 +235,12 @@ class DeltaLakeTable:
         """The newest snapshot, and the version in it that the run wrote, if it did."""
         table = self._open()
         while table is not None:
+            snapshot = table.version()
             commits = table.history(_LOOK_BACK)
-            newest = self._open()
+            newest = self._open()  # the very same handle, moved on
             # `history` reads to the log's end but counts from the snapshot: its numbers hold if nothing came between.
-            if newest is not None and newest.version() == table.version():
-                return table, next((int(c["version"]) for c in commits if c.get(_RUN_ID) == run_id), None)
+            if newest is not None and newest.version() == snapshot:
+                return newest, next((int(c["version"]) for c in commits if c.get(_RUN_ID) == run_id), None)
             table = newest
         return None, None
 
@@ -284,6 +294,16 @@ class DeltaLakeTable:
                 self._handle = None
                 raise self._error(error) from error
             return self._handle
+
+    def _newest(self, version: int) -> DeltaTable:
+        """The table at this version, which must be its newest; not the shared handle, which others move on."""
+        present = self.version()
+        if present != version:
+            raise ConflictError(
+                f"table {self.name!r} has version {present}, expected {version}: another process has written",
+                hint="nothing was written; read what is there now and repeat",
+            )
+        return DeltaTable(self._path, version=version, storage_options=self._options or None)
 
     def _at(self, version: int | None) -> DeltaTable:
         table = self._open()

@@ -85,6 +85,10 @@ class EventLog(Protocol):
         """For each partition the first offset that is kept, and the next one to be written."""
         ...
 
+    def identity(self, topic: str) -> str:
+        """Tells a topic from another that was made in its place under its name; empty if this log can't tell."""
+        ...
+
     def reader(self, topic: str, group: str, *, start: str = "earliest") -> EventReader:
         """A new member of a group; partitions that it never read begin at the `earliest` or `latest` event."""
         ...

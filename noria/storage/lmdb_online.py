@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,13 @@ def _move(transaction: Any, mark: Mark | None) -> None:
 
 def _names(group: str, keys: Sequence[bytes]) -> list[bytes]:
     prefix = _prefix(group)
-    return [_name(prefix, key) for key in keys]
+    names = [prefix + key for key in keys]
+    if names and max(map(len, names)) > _MAX_KEY:
+        return [_name(prefix, key) for key in keys]
+    return names
 
 
+@lru_cache(1024)
 def _prefix(group: str) -> bytes:
     name = group.encode()
     if b"\0" in name or len(name) > 200:

@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from noria.core import ConfigError, ConflictError, MissingExtraError, StorageError
@@ -130,6 +131,8 @@ class RedisOnline:
         self._client.close()
 
     def _get(self, names: list[bytes]) -> list[bytes | None]:
+        if len(names) == 1:  # what a server asks most
+            return [self._client.get(names[0])]
         if len(names) <= _AT_ONCE:
             return self._client.mget(names) if names else []
         return [value for some in _parts(names, _AT_ONCE) for value in self._client.mget(some)]
@@ -200,6 +203,7 @@ def _digest(values: list[bytes | None]) -> str:
     return hashlib.sha1(sizes.encode() + b"|" + b"".join(filter(None, values)), usedforsecurity=False).hexdigest()
 
 
+@lru_cache(1024)
 def _prefix(group: str) -> bytes:
     name = group.encode()
     if b"\0" in name or len(name) > 200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import secrets
 import threading
 import time
 import zlib
@@ -49,7 +50,7 @@ class SegmentLog:
                 (folder / str(number)).mkdir(exist_ok=True)
             aside = folder / f"topic.{os.getpid()}.{threading.get_ident()}.new"
             with aside.open("wb") as stream:
-                stream.write(msgspec.json.encode({"partitions": partitions}))
+                stream.write(msgspec.json.encode({"partitions": partitions, "id": secrets.randbits(62)}))
                 stream.flush()
                 os.fsync(stream.fileno())
             try:
@@ -152,6 +153,10 @@ class SegmentLog:
         finally:
             os.close(file)
 
+    def identity(self, topic: str) -> str:
+        number = self._about(topic).get("id")  # topics had none at first
+        return "" if number is None else f"{number:x}"
+
     def reader(self, topic: str, group: str, *, start: str = "earliest") -> SegmentReader:
         if start not in ("earliest", "latest"):
             raise ConfigError(f"a reader can't start at {start!r}", hint=allowed(["earliest", "latest"], start))
@@ -181,15 +186,17 @@ class SegmentLog:
     def _count(self, topic: str) -> int:
         found = self._partitions.get(topic)
         if found is None:
-            try:
-                about = msgspec.json.decode((self._path / topic / "topic.json").read_bytes(), type=dict[str, int])
-            except FileNotFoundError:
-                known = [file.parent.name for file in self._path.glob("*/topic.json")]
-                raise NotFoundError(f"there is no topic {topic!r}", hint=allowed(known, topic)) from None
-            except (OSError, msgspec.MsgspecError) as error:
-                raise self._error(error) from error
-            found = self._partitions[topic] = about["partitions"]
+            found = self._partitions[topic] = self._about(topic)["partitions"]
         return found
+
+    def _about(self, topic: str) -> dict[str, int]:
+        try:
+            return msgspec.json.decode((self._path / topic / "topic.json").read_bytes(), type=dict[str, int])
+        except FileNotFoundError:
+            known = [file.parent.name for file in self._path.glob("*/topic.json")]
+            raise NotFoundError(f"there is no topic {topic!r}", hint=allowed(known, topic)) from None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise self._error(error) from error
 
     def _error(self, error: Exception) -> StorageError:
         return StorageError(

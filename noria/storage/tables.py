@@ -74,11 +74,23 @@ class Table(Protocol):
         """The columns of a staged part."""
         ...
 
-    def commit(self, parts: Sequence[Part], schema: pl.Schema, *, mode: Mode, marks: Sequence[TableMark] = ()) -> int:
+    def commit(
+        self,
+        parts: Sequence[Part],
+        schema: pl.Schema,
+        *,
+        mode: Mode,
+        marks: Sequence[TableMark] = (),
+        version: int | None = None,
+    ) -> int:
         """Make the staged parts (none is fine) the table's next version and move the marks; returns the version.
 
+        Args:
+            version: what the newest version must be now, for parts that were made of its rows; None for any.
+
         Raises:
-            ConflictError: a mark isn't what it should be: another process has loaded; nothing was changed.
+            ConflictError: a mark isn't what it should be, or the version: another process has loaded; nothing was
+                changed.
         """
         ...
 

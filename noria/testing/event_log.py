@@ -67,6 +67,14 @@ class EventLogConformance:
         with pytest.raises(NotFoundError, match="no topic"):
             log.append(topic + "-none", [b"x"])
 
+    def test_a_topic_keeps_its_identity(self, topic: str) -> None:
+        log = self.log()
+        log.create(topic)
+        before = log.identity(topic)
+        log.create(topic)
+        log.append(topic, [b"a"])
+        assert log.identity(topic) == self.log().identity(topic) == before
+
     def test_one_key_is_one_partition_in_order(self, topic: str) -> None:
         log = self.log()
         log.create(topic, 3)

@@ -140,6 +140,38 @@ class TableConformance:
         assert {2, 3} < set(won)
         assert len(self.table("t").read()) == 3 * len(FRAME)
 
+    def test_a_commit_may_demand_the_version_that_its_rows_were_read_from(self) -> None:
+        table = self.table("t")
+        read = table.write(FRAME, run_id="a")
+        self.table("t").write(FRAME, run_id="b")
+        marks = [TableMark("m", -1, 1)]
+        with pytest.raises(ConflictError, match="'t'"):
+            table.commit([], FRAME.schema, mode="overwrite", marks=marks, version=read)
+        assert (len(table.read()), table.mark("m")) == (2 * len(FRAME), -1)
+        made = table.commit([table.stage(FRAME, "9")], FRAME.schema, mode="overwrite", marks=marks, version=read + 1)
+        assert (made, len(table.read()), table.mark("m")) == (read + 2, len(FRAME), 1)
+
+    def test_of_commits_that_demand_one_version_at_once_one_wins(self) -> None:
+        version = self.table("t").write(FRAME, run_id="a")
+        together, won = threading.Barrier(4), []
+
+        def work(number: int) -> None:
+            table = self.table("t")
+            parts = [table.stage(FRAME, f"9-{number}")]
+            together.wait()
+            try:
+                won.append(table.commit(parts, FRAME.schema, mode="overwrite", version=version))
+            except ConflictError:
+                return
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert won == [version + 1]
+        assert len(self.table("t").read()) == len(FRAME)
+
     def test_new_columns_may_be_appended(self) -> None:
         table = self.table("t")
         table.write(FRAME, run_id="a")

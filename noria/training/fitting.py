@@ -79,6 +79,8 @@ def train_and_register(
     verdict = _verdict(pipeline.metrics[0], fitted)
     if verdict.startswith("better"):
         registry.promote(pipeline.name, version.version, why=verdict)
+        if pipeline.groups:  # their values are kept up for as long as this model answers
+            FeatureStore(workspace).catalog.hold(pipeline.name, [group.online_spec() for group in pipeline.groups])
     notes = {
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
         "version": version.version,

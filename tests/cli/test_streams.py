@@ -68,12 +68,52 @@ def test_rows_of_a_source_are_replayed(project: Path) -> None:
 
 def test_mistakes_are_explained(project: Path) -> None:
     wrong = noria(project, "events", "send", "clicks", stdin=events((1, 1, 1), ("x", 1, 1)), rc=1)
-    assert "lines 1 to 2: events[1].user: Expected `int`, got `str`; 0 events before were sent" in wrong.stderr
+    assert "-, line 2: user: Expected `int`, got `str`; 0 events were sent" in wrong.stderr
     assert "did you mean 'clicks'" in noria(project, "events", "tail", "click", rc=1).stderr
     assert "did you mean 'clicks'" in noria(project, "stream", "click", rc=1).stderr
     assert "did you mean 'past'" in noria(project, "quarantine", "show", "pst", rc=1).stderr
     assert "no row is in quarantine" in noria(project, "quarantine").stdout
     assert "can't be read" in noria(project, "events", "send", "clicks", "none.jsonl", rc=1).stderr
+
+
+def test_each_line_is_an_event_by_itself_and_keeps_its_number(project: Path) -> None:
+    good = events((1, 1, 1))
+    # Joined by a comma, the halves would be one event that swallows what is between them.
+    halves = '{"user": 2, "x": 1, "at": 1, "more": [1\n' + "2]}\n"
+    for broken in (halves, '{"user": 2, "at": 1}, {"user": 3, "at": 1}\n'):
+        wrong = noria(project, "events", "send", "clicks", stdin=f"\n{good}\n \n{broken}{good}", rc=1)
+        assert "-, line 5: " in wrong.stderr
+        assert "0 events were sent" in wrong.stderr
+    many = "\n".join([good] * 1_200) + '\n{"user": "x"}\n'
+    wrong = noria(project, "events", "send", "clicks", stdin=many, rc=1)
+    assert "-, line 2401: user: Expected `int`" in wrong.stderr
+    assert "1,000 events were sent, the last of them from before line 2001" in wrong.stderr
+    assert json.loads(noria(project, "stream", "--once", "--json").stdout)["clicks"]["in"] == 1_000
+
+
+def test_a_port_that_no_machine_has_is_explained(project: Path) -> None:
+    wrong = noria(project, "stream", "--metrics-port", "99999", rc=1)
+    assert "can't listen on 127.0.0.1:99999" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_changed_type_stops_the_stream_and_says_what_helps(project: Path) -> None:
+    noria(project, "events", "send", "clicks", stdin=events((1, 1, 1)))
+    noria(project, "stream", "--once")
+    noria(project, "events", "send", "clicks", stdin=events((2, 1, 1)))
+    retyped = SYSTEM.replace(
+        'clicks = nr.Stream("clicks", schema={"user": "int64"', 'clicks = nr.Stream("clicks", schema={"user": "str"'
+    )
+    (project / "system.py").write_text(retyped)
+    for words in (("stream", "--once"), ("stream",)):
+        noria(project, "events", "send", "clicks", stdin='{"user": "2", "x": 1, "at": 1}\n')
+        wrong = noria(project, *words, rc=1)
+        assert "has 'user' as" in wrong.stderr
+        assert "give the stream another name" in wrong.stderr
+        assert "--full" not in wrong.stderr
+    renamed = retyped.replace('nr.Stream("clicks"', 'nr.Stream("visits", topic="clicks"')
+    (project / "system.py").write_text(renamed)
+    assert json.loads(noria(project, "stream", "--once", "--json").stdout)["visits"]["in"] == 4
 
 
 def test_a_running_processor_tells_metrics_and_ends_with_all_done(project: Path) -> None:

@@ -19,10 +19,9 @@ ABC = Schema.of({"a": "str?", "b": "str?", "c": "str?"})
 
 def read_csv(data: bytes, schema: Schema, size: int = 1 << 20) -> Rows:
     """A whole file, read in pieces of a size."""
-    stream = io.BytesIO(data)
-    header = read_header(stream, schema)
+    header, stream = read_header(io.BytesIO(data), schema)
     frames, positions, broken, start = [read_body(b"", header, schema).frame], [], [], 0
-    for piece in csv_records.pieces(stream, size):
+    for piece, _ in csv_records.pieces(stream, size):
         rows = read_body(piece, header, schema)
         text = rows.text() if rows.text is not None else rows.frame
         frames.append(text)
@@ -69,6 +68,8 @@ def test_headers() -> None:
     assert read_csv(b'"a",x,x,"c\nd",b,c\n1,,,4,5,6', ABC).frame.rows() == [("1", "5", "6")]
     assert read_csv(b'"a",x,x,"c\nd",b,c\n1,,,4,5,6', ABC).extra == ("x#1", "x#2", "c\nd")
     assert read_csv(b"\xef\xbb\xbf\n\na,b,c\n1,2,3", ABC).frame.rows() == [("1", "2", "3")]
+    assert read_csv(b"a,b,c,x,x,x#4,x#4#\n1,2,3,4,5,6,7", ABC).extra == ("x#3", "x#4##", "x#4", "x#4#")
+    assert read_csv(b"a,b,c,x,x,x#3,x#3\n1,2,3,4,5,6,7", ABC).frame.rows() == [("1", "2", "3")]
     with pytest.raises(SchemaError, match="'b' twice"):
         read_csv(b"a,b,b,c\n1,2,3,4", ABC)
     with pytest.raises(SchemaError, match="separated by ';'"):
@@ -76,6 +77,26 @@ def test_headers() -> None:
     for empty in (b"", b"\r\n\n", b"  "):
         with pytest.raises(SchemaError, match="empty"):
             read_csv(empty, ABC)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_open"),
+    [
+        (b"1,2,3\n", False),
+        (b'1,"2",3\n', False),
+        (b'1,2,"x\n', True),
+        (b'1,2,"x\n4,5,6\n7,8,9\n', True),
+        (b'1,2,"x""\n', True),
+        (b'1,2,"x""y"\n', False),
+        (b'1,"2"x,3\n4,5,6\n', False),
+        (b'1,"2,3\n4,"5",6\n', False),
+        (b'1,"2"x,"\n4,5,6\n', False),
+        (b'1,x"2,3\n4,5,6\n', False),
+    ],
+)
+def test_a_quote_that_may_still_be_closed_is_seen(body: bytes, is_open: bool) -> None:
+    for size in (3, 1 << 20):
+        assert any(is_open for _, is_open in csv_records.pieces(io.BytesIO(body), size)) == is_open
 
 
 PIECES = st.lists(
@@ -91,6 +112,19 @@ def test_the_fast_and_the_careful_way_agree_however_the_file_is_cut(body: bytes,
     careful = csv_records._salvaged(body, ["a", "b", "c"])
     assert outcome(read_csv(data, ABC)) == outcome(careful)
     assert outcome(read_csv(data, ABC, size)) == outcome(careful)
+
+
+@settings(max_examples=300, deadline=None)
+@example(b'1,2,"x', b'y"\n')
+@given(PIECES.map(b"".join), PIECES.map(b"".join))
+def test_what_is_not_open_is_the_same_whatever_is_added(body: bytes, more: bytes) -> None:
+    body += b"\n"
+    if any(is_open for _, is_open in csv_records.pieces(io.BytesIO(body), 1 << 20)):
+        return
+    one, other = read(body), read(more)
+    both = read(body + more)
+    assert outcome(both)[0] == outcome(one)[0] + outcome(other)[0]
+    assert outcome(both)[2] == outcome(one)[2] + [one.count + place for place in outcome(other)[2]]
 
 
 @settings(max_examples=200, deadline=None)

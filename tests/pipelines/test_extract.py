@@ -41,7 +41,7 @@ class Extracted:
 def extract(file: Path, schema: Schema, size: int = 1 << 20) -> Extracted:
     """All of a file's rows with their positions."""
     frames, broken, extra, start = [], [], (), 0
-    for piece in pieces(Input(str(file), str(kind_of(file.name)), str(file), 0, ""), schema, size):
+    for piece in pieces(Input(str(file), str(kind_of(file.name)), str(file), file.stat().st_size, ""), schema, size):
         found = piece.read()
         frame = found.text() if found.text is not None else found.frame
         places = [start + p for p in (found.positions or range(1, len(frame) + 1))]
@@ -134,6 +134,30 @@ def test_flipped_bits_in_a_compressed_file_are_found(folder: Path) -> None:
     packed[len(packed) // 2] ^= 0xFF
     with pytest.raises(DataError, match="can't be read"):
         read(folder, bytes(packed), "rows.csv.gz")
+
+
+@pytest.mark.parametrize("end", [".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [(b"a,b\n", b"1,2\n"), (b'a,b,"stray\n', b"1,2,3\n"), (b'\n\na,b,"two\nlines"\n', b"1,2,3\n")],
+)
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_compressed_csv(folder: Path, end: str, head: bytes, row: bytes, size: int) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    pack = gzip.compress if end == ".gz" else zstandard.ZstdCompressor().compress
+    (folder / f"rows.csv{end}").write_bytes(pack(head + row * 3))
+    found = extract(folder / f"rows.csv{end}", SCHEMA, size)
+    assert rows(found) == [(1, "1", "2"), (2, "1", "2"), (3, "1", "2")]
+
+
+def test_a_file_is_read_up_to_the_size_that_it_had(folder: Path) -> None:
+    for name, more in (("rows.csv", b"5,6\n"), ("rows.jsonl", b'{"a":"5"}\n')):
+        data = b"a,b\n1,2\n3,4\n" if name == "rows.csv" else b'{"a":"1"}\n{"a":"3"}\n'
+        (folder / name).write_bytes(data + more)
+        source = Input(name, str(kind_of(name)), str(folder / name), len(data), "")
+        for size in (3, 1 << 20):
+            found = [piece.read().frame["a"].to_list() for piece in pieces(source, SCHEMA, size)]
+            assert [str(value) for values in found for value in values] == ["1", "3"]
 
 
 def test_utf_16_is_named(folder: Path) -> None:

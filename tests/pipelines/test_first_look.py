@@ -136,3 +136,55 @@ def test_a_step_of_a_users_is_fitted_as_ever() -> None:
     steps: list[Step] = [nr.DropMissing(["y"]), Middle(), nr.Encode()]
     expected = fit_blocks(steps, FrameBlocks([ROWS[:3], ROWS[3:]]))
     assert fit_while_reading(steps, [ROWS[:3], ROWS[3:]])[0] == expected
+
+
+@dataclass(frozen=True)
+class Cautious(Middle):
+    """One that goes on without what it asked for."""
+
+    catch: type[BaseException] = Exception
+
+    def fit(self, blocks: Blocks) -> FittedImpute:
+        try:
+            return super().fit(blocks)
+        except self.catch:
+            return FittedImpute({"x": 0.0})
+
+
+@dataclass(frozen=True)
+class Angry(Middle):
+    """One that makes an error of its own of what it caught."""
+
+    def fit(self, blocks: Blocks) -> FittedImpute:
+        try:
+            return super().fit(blocks)
+        except BaseException as error:
+            raise ConfigError("no rows") from error
+
+
+@dataclass(frozen=True)
+class Ahead(Middle):
+    """One that looks at rows which it has transformed."""
+
+    def fit(self, blocks: Blocks) -> FittedImpute:
+        return super().fit(blocks.then(FittedImpute({"x": -10.0})))
+
+
+@pytest.mark.parametrize("step", [Cautious(), Cautious(catch=BaseException), Angry(), Ahead()])
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_step_that_does_not_let_itself_be_asked_is_fitted_to_the_rows(
+    step: Middle, touched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if touched:
+        monkeypatch.setattr(Middle, "touched", lambda self, schema: self.columns, raising=False)
+    for steps in ([step, nr.Encode()], [nr.Normalize(["y"]), step, nr.Encode()], [nr.DropMissing(["y"]), step]):
+        expected = fit_blocks(steps, FrameBlocks([ROWS[:3], ROWS[3:]]))
+        assert fit_while_reading(steps, [ROWS[:3], ROWS[3:]])[0] == expected
+    with pytest.raises(ZeroDivisionError):
+        first_look([Broken()], ROWS.schema)
+
+
+@dataclass(frozen=True)
+class Broken(Middle):
+    def fit(self, blocks: Blocks) -> FittedImpute:
+        raise ZeroDivisionError

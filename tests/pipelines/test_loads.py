@@ -15,11 +15,12 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria.core import BusyError, DataError, SchemaError, Settings, exclusive
+from noria.core import BusyError, ConfigError, DataError, SchemaError, Settings, exclusive
 from noria.pipelines import BatchResult
+from noria.pipelines.extract import Input, pieces
 from noria.pipelines.loads import Loads
 from noria.pipelines.quarantine import QuarantineSummary, replay, show, summarize
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 from noria.testing import ManualClock
 
 SCHEMA = {"id": "int64", "s": "str?", "at": nr.Timestamp("s")}
@@ -81,6 +82,22 @@ def test_only_the_tail_of_a_grown_file_is_read_and_positions_go_on(workspace: Wo
     assert quarantine(workspace) == [("d/a.csv", 2), ("d/a.csv", 4), ("d/a.csv", 6)]
 
 
+def test_rows_that_come_while_a_file_is_read_are_loaded_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace, "d/a.csv", "1,a,1")
+    numbers = iter(range(2, 100))
+
+    def grown_first(read: Input, *rest: Any) -> Iterator[Any]:
+        with (workspace.settings.root / "d/a.csv").open("a") as stream:
+            stream.write(f"{next(numbers)},a,1\n")
+        yield from pieces(read, *rest)
+
+    monkeypatch.setattr("noria.pipelines.batch.pieces", grown_first)
+    assert [load(workspace).mode, load(workspace).mode, load(workspace).mode] == ["overwrite", "append", "append"]
+    assert ids(workspace) == [1, 2, 3]
+
+
 def test_a_line_that_was_not_finished_is_read_again(workspace: Workspace) -> None:
     file = workspace.settings.root / "a.csv"
     file.write_bytes(HEAD + b"1,a,1\n2,b,1")
@@ -88,6 +105,28 @@ def test_a_line_that_was_not_finished_is_read_again(workspace: Workspace) -> Non
     file.write_bytes(HEAD + b"1,a,1\n2,b,15\n")
     assert load(workspace, source("a.csv")).mode == "overwrite"
     assert workspace.table("rows").read()["at"].dt.epoch("s").to_list() == [1, 15]
+
+
+@pytest.mark.parametrize(
+    ("head", "first", "more"),
+    [(HEAD, '1,a,1\n2,"x\n', 'y",2\n3,c,3\n'), (HEAD, '1,"a,1\n2,b,2\n', '3,c",3\n'), (b'id,at,s,"x\n', "1,1,a,b\n", '2,2,"b",c\n')],
+)  # fmt: skip
+def test_a_quote_that_is_closed_by_what_is_added_makes_the_rows_that_it_would_in_one_file(
+    workspace: Workspace, head: bytes, first: str, more: str
+) -> None:
+    def tables() -> list[list[tuple[Any, ...]]]:
+        bad = workspace.table("rows__quarantine").read().select("position", "reasons", "row")
+        return [workspace.table("rows").read().rows(), bad.rows()]
+
+    file = workspace.settings.root / "d/a.csv"
+    put(workspace, "d/a.csv", head=head + first.encode())
+    load(workspace)
+    with file.open("a") as stream:
+        stream.write(more)
+    assert load(workspace).mode == "overwrite"
+    grown = tables()
+    load(workspace, full=True)
+    assert tables() == grown
 
 
 def test_a_changed_file_or_definition_or_full_reads_everything_anew(workspace: Workspace) -> None:
@@ -146,6 +185,35 @@ def test_a_key_is_unique_over_all_loads_and_a_bad_row_does_not_hide_a_good_one(w
         ("d/b.csv", 2, ["s, at unique"]),
         ("d/b.csv", 4, ["id unique"]),
     ]
+
+
+FLOATS = {"id": "int64", "x": "float64?"}
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "second", "mode"),
+    [
+        ({"checks": [nr.unique("x")], "steps": [nr.Normalize(["x"])]}, ["1,10", "2,20"], ["3,10", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.Drop(["id"])]}, ["1,10", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "where": nr.col("x") > 0}, ["1,-1", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.DropMissing(["x"])]}, ["1,", "2,20"], ["1,30", "4,40"], "overwrite"),
+        ({"key": "id", "steps": [nr.Normalize(["x"])]}, ["1,10", "2,10"], ["1,30", "4,10"], "append"),
+    ],
+)
+def test_a_key_is_as_unique_as_if_all_were_read_at_once(
+    workspace: Workspace, options: dict[str, Any], first: list[str], second: list[str], mode: str
+) -> None:
+    made = source(schema=FLOATS, **options)
+    put(workspace, "d/a.csv", *first, head=b"id,x\n")
+    load(workspace, made)
+    put(workspace, "d/b.csv", *second, head=b"id,x\n")
+    assert load(workspace, made).mode == mode
+    table, bad = workspace.table("rows").read(), quarantine(workspace)
+    assert bad == [("d/b.csv", 1)]
+    load(workspace, made, full=True)
+    assert quarantine(workspace) == bad
+    if mode == "overwrite":  # else the state is another
+        assert workspace.table("rows").read().equals(table)
 
 
 def test_too_many_bad_rows_stop_the_run_and_leave_the_table(workspace: Workspace) -> None:
@@ -258,7 +326,7 @@ KILLED = """
 import sys
 import noria as nr
 from noria.core import Settings
-from noria.storage import Workspace
+from noria.storage import Put, Workspace
 source = nr.Source("rows", "d/*.csv", schema={"id": "int64", "s": "str?", "at": nr.Timestamp("s")},
                    key="id", steps=[nr.Encode(["s"], method="ordinal")])
 import noria.pipelines.batch as batch
@@ -332,6 +400,45 @@ def test_quarantined_rows_come_back_when_the_contract_is_mended(workspace: Works
     put(workspace, "d/b.csv", "6,b,1")
     assert load(workspace, lax).mode == "append"
     assert ids(workspace) == [1, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": [nr.Clip(["x"], 0, 5)]},
+        {"steps": []},
+        {"where": nr.col("x") > 1},
+        {"path": "e/*.csv"},
+        {"schema": {"id": "int32", "x": "float64?"}},
+        {"schema": {"x": "float64?", "id": "int64"}},
+        {"schema": {"id": "int64", "x": "float64?", "y": "str?"}},
+    ],
+)
+def test_a_replay_after_more_than_the_checks_changed_is_refused(workspace: Workspace, change: dict[str, Any]) -> None:
+    put(workspace, "d/a.csv", "1,10", "2,20", "3,99", head=b"id,x\n")
+    options: dict[str, Any] = {"schema": FLOATS, "steps": [nr.Normalize(["x"])]}
+    load(workspace, source(checks=[nr.between("x", 0, 50)], **options))
+    before = workspace.table("rows").version()
+    with pytest.raises(ConfigError, match="another definition") as caught:
+        replay(source(checks=[nr.between("x", 0, 100)], **{**options, **change}), workspace)
+    assert caught.value.hint == "noria run rows --full"
+    assert workspace.table("rows").version() == before
+    lax = source(checks=[nr.between("x", 0, 100)], max_bad=0.9, **{**options, "schema": {**FLOATS, "id": "int64?"}})
+    assert replay(lax, workspace).rows_out == 1
+    assert ids(workspace) == [1, 2, 3]
+
+
+def test_a_load_that_was_recorded_without_its_shape_takes_no_replay(workspace: Workspace) -> None:
+    put(workspace, "d/a.csv", "1,a,1", "2,b,2")
+    load(workspace, source(checks=[nr.one_of("s", ["a"])]))
+    collection, key = "loads", "rows/000000000000"
+    record = workspace.records.get(collection, key)
+    assert record is not None
+    workspace.records.commit(Put(collection, key, {n: v for n, v in record.data.items() if n != "shape"}))
+    with pytest.raises(ConfigError, match="another definition"):
+        replay(source(), workspace)
+    assert load(workspace).mode == "overwrite"
+    assert replay(source(), workspace).rows_in == 0
 
 
 def test_a_delta_table_of_others_is_a_source(workspace: Workspace) -> None:

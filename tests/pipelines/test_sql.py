@@ -194,6 +194,58 @@ def test_sqlite_keeps_what_it_was_given_and_the_contract_judges_it(workspace: Wo
     assert (result.rows_out, result.by_rule) == (3, {"x: not float64": 1})
 
 
+@pytest.mark.parametrize(
+    ("kind", "type_", "schema", "values"),
+    [
+        ("sqlite", "real", "float64?", ["NULL", "NULL"]),
+        ("sqlite", "real", "float64?", ["1.5", "9e999"]),
+        ("duckdb", "double", "float64?", ["1.5", "'infinity'"]),
+        ("duckdb", "double", "float64?", ["1.5", "'nan'"]),
+        ("duckdb", "timestamptz", nr.Timestamp("iso"), ["'2024-01-01'", "'infinity'"]),
+        ("duckdb", "timestamp", nr.Timestamp("iso"), ["'2024-01-01'", "'infinity'"]),
+        ("duckdb", "date", "date?", ["'2024-01-01'", "'infinity'"]),
+    ],
+)
+def test_a_cursor_without_a_value_to_read_on_from_reads_all_rows_once(
+    workspace: Workspace, kind: str, type_: str, schema: Any, values: list[str]
+) -> None:
+    if kind == "duckdb":
+        pytest.importorskip("duckdb")
+    execute = {"sqlite": sqlite, "duckdb": duckdb}[kind]
+    file, url = str(workspace.settings.root / "c.db"), f"{kind}:///c.db"
+    options: dict[str, Any] = {"schema": {"n": "int64", "c": schema}, "cursor": "c"}
+    made = nr.Source("rows", url, query="t", **options)
+    execute(file, f"CREATE TABLE t (n integer, c {type_})", f"INSERT INTO t VALUES (1, {values[0]})")
+    load(workspace, url, "t", **options)
+    execute(file, f"INSERT INTO t VALUES (2, {values[1]})")
+    for count in (2, 2, 3):
+        if count == 3:
+            execute(file, f"INSERT INTO t VALUES (3, {values[0]})")
+        made.inputs(workspace.settings)
+        load(workspace, url, "t", **options)
+        kept = len(workspace.table("rows").read()) + len(workspace.table("rows__quarantine").read())
+        assert kept == (2 if count == 2 else 3)
+
+
+def test_a_cursor_of_nanoseconds_loses_and_repeats_no_row(workspace: Workspace) -> None:
+    pytest.importorskip("duckdb")
+    file, url = str(workspace.settings.root / "c.db"), "duckdb:///c.db"
+    options = {"schema": {"n": "int64", "c": "str"}, "cursor": "c"}
+    duckdb(file, "CREATE TABLE t (n integer, c timestamp_ns)")
+    for number, nanoseconds in enumerate(("123456788", "123456789", "123456789", "123456790", "123457000")):
+        duckdb(file, f"INSERT INTO t VALUES ({number}, '2024-01-01 00:00:00.{nanoseconds}')")
+        load(workspace, url, "t", **options)
+        assert workspace.table("rows").read()["n"].to_list() == list(range(number + 1))
+
+
+@pytest.mark.parametrize("other", ["x'02'", "'text'", "7"])
+def test_bytes_are_no_cursor(workspace: Workspace, other: str) -> None:
+    file = str(workspace.settings.root / "s.db")
+    sqlite(file, "CREATE TABLE t (id, x)", f"INSERT INTO t VALUES (x'01', 1), ({other}, 2)")
+    with pytest.raises(ConfigError, match="the cursor 'id' has bytes in it"):
+        load(workspace, "sqlite:///s.db", "t", schema={"id": "str", "x": "float64?"}, cursor="id")
+
+
 def test_many_rows_come_in_blocks(workspace: Workspace, servers: dict[str, str]) -> None:
     url = servers["postgresql"]
     postgresql(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from real_servers import tansu_broker
 
 import noria as nr
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, Settings, StorageError
 from noria.pipelines.event_formats import Arrow, Json
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
@@ -29,7 +30,8 @@ from noria.pipelines.online_sinks import LatestRow, Totals, _lateness
 from noria.pipelines.quarantine import summarize
 from noria.pipelines.stream import Stream
 from noria.pipelines.stream_processor import StreamProcessor, StreamResult
-from noria.storage import Workspace
+from noria.pipelines.stream_rows import apply_counted
+from noria.storage import Put, Workspace
 from noria.telemetry import MetricsCollector
 from noria.testing import ManualClock
 
@@ -464,3 +466,151 @@ def test_an_idle_partition_does_not_hold_the_watermark_back(
         workspace.log.append("clicks", [event(2, at=950)], [key[1]])
         processor.run_to_end()
         assert delay.value == 51.0
+
+
+def killed_before_commit(workspace: Workspace, made: Stream) -> None:
+    """Process what is there, and die when everything is durable but the group's offset."""
+    processor = StreamProcessor(made, workspace)
+
+    def kill(_: object) -> None:
+        raise RuntimeError("killed")
+
+    processor._reader.commit = kill  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="killed"):
+        processor.run_to_end()
+    processor._reader.close()
+
+
+@pytest.mark.parametrize("step", [nr.DropMissing(["kind"]), nr.Filter(nr.col("kind").is_not_null())])
+def test_events_that_steps_drop_are_filtered_and_cost_no_other_after_a_crash(workspace: Workspace, step: Any) -> None:
+    (workspace.settings.root / "past.csv").write_text("user,amount,kind,at\n1,1.0,a,1\n")
+    past = nr.Source("past", "past.csv", SCHEMA, steps=[nr.Impute(["amount"]), step, nr.Encode(["kind"])])
+    nr.BatchProcessor(past, workspace).run()
+    made = stream(steps_from=past, online=[TOTALS])
+    send(workspace, event(1), event(2, kind=None), event(3, kind=None), event(4))
+    result = process(workspace, made)
+    assert (result.rows_in, result.rows_out, result.filtered) == (4, 2, 2)
+    assert result.by_rule == {"dropped by steps": 2}
+    send(workspace, event(10, kind=None), event(11, kind=None), event(12, kind=None), event(13))
+    killed_before_commit(workspace, made)
+    send(workspace, event(14, kind=None), event(15), event(16))
+    process(workspace, made)
+    assert workspace.table("clicks").read()["user"].to_list() == [1, 4, 13, 15, 16]
+    counts = [TOTALS.read(workspace.online, made, [user])[0]["count"] for user in (1, 2, 4, 12, 13, 14, 15, 16)]
+    assert counts == [1, 0, 1, 0, 1, 0, 1, 1]
+
+
+class OnlyUsers:
+    """A step that drops rows, and all columns that it doesn't name."""
+
+    by_row = True
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.filter(pl.col("user") > 1).select("user")
+
+    def row(self, schema: pl.Schema) -> Any:
+        return lambda row: row["user"] > 1
+
+
+def test_a_step_that_loses_columns_is_asked_row_by_row_which_rows_stay() -> None:
+    made, stayed = apply_counted([OnlyUsers()], pl.DataFrame({"user": [1, 2, 1, 3], "kind": list("abcd")}))  # type: ignore[list-item]
+    assert made["user"].to_list() == [2, 3]
+    assert stayed.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("events", "known"), [(1, True), (1, False), (12, True)])
+def test_a_log_that_was_lost_and_made_anew_is_an_error(workspace: Workspace, events: int, known: bool) -> None:
+    send(workspace, *(event(user) for user in range(10)))
+    process(workspace, stream(online=[TOTALS]))
+    settings = workspace.settings
+    workspace.log.close()
+    shutil.rmtree(settings.root / ".noria/log")
+    with Workspace.open(settings) as again:
+        send(again, *(event(100 + number) for number in range(events)))
+        if not known:  # as with brokers that give topics no id
+            again.records.commit(
+                Put("stream_topics", "clicks", {"topic": "clicks", "identity": again.log.identity("clicks")})
+            )
+        with pytest.raises(StorageError) as caught:
+            process(again, stream(online=[TOTALS]))
+        assert (
+            "'clicks': events of topic 'clicks', partition 0, were processed up to offset 10; "
+            f"now topic 'clicks' is another one, or was cut, and ends at {events}"
+        ) in str(caught.value)
+        assert "another name" in str(caught.value.hint)
+        named = nr.Stream("more", SCHEMA, topic="clicks")
+        assert process(again, named).rows_in == events
+
+
+def test_a_topic_without_events_may_be_made_anew(workspace: Workspace) -> None:
+    process(workspace)
+    settings = workspace.settings
+    workspace.log.close()
+    shutil.rmtree(settings.root / ".noria/log")
+    with Workspace.open(settings) as again:
+        send(again, event(1))
+        assert process(again).rows_in == 1
+
+
+def test_another_topic_is_not_read_from_where_the_first_was(workspace: Workspace) -> None:
+    send(workspace, event(1), event(2))
+    process(workspace)
+    workspace.log.create("visits")
+    with pytest.raises(StorageError, match="'visits' is another one"):
+        process(workspace, stream(topic="visits"))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (nr.Rename({"user": "who"}), "Totals of stream 'clicks' needs 'user', which the steps drop or rename"),
+        (nr.Drop(["at"]), "needs 'at', which the steps drop or rename"),
+        (nr.Drop(["amount"]), "needs 'amount', which the steps drop or rename"),
+        (nr.Normalize(["user"]), "needs 'user' as Int64, and the steps make it Float"),
+        (nr.Cast({"at": "str"}), "needs 'at' as Datetime"),
+        (nr.Cast({"amount": "str"}), "needs 'amount' as a number, and the steps make it String"),
+        (nr.Normalize(["amount"]), ""),
+        (nr.Cast({"user": "int32"}), ""),
+    ],
+)
+def test_sinks_need_the_columns_that_the_steps_leave(workspace: Workspace, step: Any, message: str) -> None:
+    (workspace.settings.root / "past.csv").write_text("user,amount,kind,at\n1,1.0,a,1\n2,3.0,c,1\n")
+    past = nr.Source("past", "past.csv", SCHEMA, steps=[step])
+    nr.BatchProcessor(past, workspace).run()
+    made = stream(steps_from=past, online=[TOTALS, LatestRow("user")])
+    send(workspace, event(7))
+    if not message:
+        process(workspace, made)
+        assert TOTALS.read(workspace.online, made, [7])[0]["count"] == 1
+        return
+    with pytest.raises(ConfigError) as caught:
+        process(workspace, made)
+    assert message in str(caught.value)
+    assert "after the steps there are: " in str(caught.value.hint)
+
+
+def test_a_sink_that_is_added_later_has_every_event_of_the_log_once(workspace: Workspace) -> None:
+    send(workspace, event(1, 1), event(1, 2), b"bad", event(2, 0, at="never"))
+    process(workspace)
+    send(workspace, event(1, 4))
+    made = stream(online=[TOTALS])
+    killed_before_commit(workspace, made)
+    process(workspace, made)
+    assert TOTALS.read(workspace.online, made, [1]) == [{"count": 3, "amount": 7.0}]
+    assert workspace.table("clicks").read()["amount"].to_list() == [1, 2, 4]
+    assert summarize(workspace, "clicks").rows == 2
+    both = stream(online=[TOTALS, LatestRow("user")])
+    process(workspace, both)
+    assert TOTALS.read(workspace.online, both, [1]) == [{"count": 3, "amount": 7.0}]
+    assert LatestRow("user").read(workspace.online, both, [1])[0]["amount"] == 4.0  # type: ignore[index]
+    assert workspace.table("clicks").read()["amount"].to_list() == [1, 2, 4]
+
+
+def test_a_sink_that_never_had_a_row_does_not_begin_anew_each_time(workspace: Workspace) -> None:
+    made = stream(online=[TOTALS])
+    send(workspace, b"bad", b"worse")
+    assert process(workspace, made).rows_in == 2
+    assert process(workspace, made).rows_in == 0
+    send(workspace, event(1))
+    assert process(workspace, made).rows_in == 1
+    assert TOTALS.read(workspace.online, made, [1])[0]["count"] == 1

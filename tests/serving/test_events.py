@@ -75,6 +75,10 @@ def test_events_are_in_the_log_when_they_are_answered(client: httpx.Client, work
         ({"events": {}}, 422, None),
         ({"events": [GOOD], "stream": "click"}, 422, "stream"),
         ({"events": [GOOD], "producer": "me"}, 422, "sequence"),
+        ({"events": [GOOD], "producer": "me", "sequence": -1}, 422, "sequence"),
+        ({"events": [GOOD], "producer": "me", "sequence": 2**63}, 422, "sequence"),
+        ({"events": [GOOD], "producer": "me", "sequence": 2**70}, 422, "sequence"),
+        ({"events": [], "producer": "me", "sequence": -1}, 422, "sequence"),
         ({"events": [GOOD], "durably": True}, 422, None),
     ],
 )
@@ -94,6 +98,23 @@ def test_what_is_no_request_for_events_is_refused(client: httpx.Client) -> None:
     assert client.post("/events", content=b"\xff").status_code == 400
     assert client.get("/events").status_code == 405
     assert client.post("/events", content=b"a,b", headers={"content-type": "text/csv"}).status_code == 415
+
+
+@pytest.mark.parametrize("depth", [900, 1_500, 100_000])
+@pytest.mark.parametrize(
+    "around", [b'{"events":[{"user":1,"at":1,"more":%b}]}', b'{"events":[%b]}', b'{"events":%b}', b"%b"]
+)
+def test_what_is_nested_deeply_is_refused(client: httpx.Client, around: bytes, depth: int) -> None:
+    answer = client.post("/events", content=around % (b"[" * depth + b"]" * depth))
+    assert answer.status_code in ((200, 422) if depth < 1_000 else (422,))
+    if answer.status_code == 422:
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_greatest_sequence_is_taken(client: httpx.Client) -> None:
+    body = {"events": [GOOD], "producer": "app-1", "sequence": 2**63 - 1}
+    assert client.post("/events", json=body).json() == {"appended": 1}
+    assert client.post("/events", json=body).json() == {"appended": 0}
 
 
 def test_a_request_that_is_sent_again_is_taken_once(client: httpx.Client, workspace: Workspace) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,18 @@ class TestSegmentLog(EventLogConformance):
 
     def log(self) -> EventLog:
         return SegmentLog(self.folder)
+
+
+def test_a_topic_that_was_made_anew_is_another(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(2):
+        log = SegmentLog(tmp_path / "log")
+        log.create("t")
+        seen.add(log.identity("t"))
+        log.close()
+        shutil.rmtree(tmp_path / "log")
+    assert len(seen) == 2
+    assert "" not in seen
 
 
 def numbers(count: int, start: int = 0) -> list[bytes]:

@@ -16,7 +16,7 @@ from real_servers import free_port, tansu_broker
 import noria as nr
 from noria.core import ConfigError, Settings, StorageError
 from noria.core.settings import StorageSettings
-from noria.storage import kafka_log
+from noria.storage import kafka_clients
 from noria.storage.urls import open_log
 
 pytest.importorskip("confluent_kafka")
@@ -174,7 +174,7 @@ def test_a_reader_that_is_refused_later_says_so(port: int, inner: int, monkeypat
         log.create("later")
         reader = log.reader("later", "g")
         reader.poll(1, 0.5)
-        monkeypatch.setattr(kafka_log, "_SECONDS", 2.0)
+        monkeypatch.setattr(kafka_clients, "ANSWER_SECONDS", 2.0)
         made.users["me"] = "another"
         made.drop()
         with pytest.raises(StorageError, match="doesn't let us in") as failed:

@@ -17,11 +17,12 @@ from typing import Any
 import polars as pl
 
 from noria.core import ConfigError, DataError, NoriaError, allowed
+from noria.pipelines.convert import python_values
 from noria.pipelines.sql.duckdb import DuckDb
 from noria.pipelines.sql.errors import Failure, to_noria
 from noria.pipelines.sql.mysql import MySql
 from noria.pipelines.sql.postgresql import PostgreSql
-from noria.pipelines.sql.session import Database, Session
+from noria.pipelines.sql.session import Database, Session, refuse_bytes
 from noria.pipelines.sql.sqlite import Sqlite
 from noria.pipelines.sql.text import after_first, newest_first, rows_of, table_of
 from noria.pipelines.sql.url import masked, scheme_of
@@ -90,7 +91,10 @@ def read_sql(query: SqlQuery, *, after: Any = None, block_rows: int = 200_000, r
     with _session(query, root) as (session, rows, columns):
         select = after_first(session.dialect, rows, columns, query.cursor, after is not None)
         with closing(session.frames(select, columns, query.cursor, after, block_rows)) as frames:
-            yield from frames
+            for frame in frames:
+                if query.cursor is not None and frame.schema[query.cursor] == pl.Binary:
+                    refuse_bytes(query.cursor)
+                yield frame
 
 
 def newest(query: SqlQuery, root: Path) -> Any:
@@ -105,7 +109,7 @@ def newest(query: SqlQuery, root: Path) -> Any:
         only = {query.cursor: columns[query.cursor]}
         select = newest_first(session.dialect, rows, only, query.cursor)
         frames = list(session.frames(select, only, None, None, 1))
-        return frames[0].item() if len(frames[0]) else None
+        return python_values(frames[0].to_series())[0] if len(frames[0]) else None
 
 
 @contextmanager

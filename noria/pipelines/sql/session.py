@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import polars as pl
+
+from noria.core import ConfigError
 
 CONNECT_SECONDS = 10
 """How long a database may take to let us in."""
@@ -65,6 +67,19 @@ class Database(Protocol):
     """One database at a URL; nothing is connected before a session is opened."""
 
     def session(self) -> AbstractContextManager[Session]: ...
+
+
+def refuse_bytes(cursor: str) -> NoReturn:
+    """Bytes have no order that all databases share, and no form in which a load could keep them.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(
+        f"the cursor {cursor!r} has bytes in it, and can't be read on from",
+        hint="name a column of numbers, text or times, or leave cursor= out: then each run reads all rows",
+        field="cursor",
+    )
 
 
 class BrokenStreamError(Exception):

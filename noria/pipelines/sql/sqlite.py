@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from noria.pipelines.sql.errors import Failure, Kind
-from noria.pipelines.sql.session import CONNECT_SECONDS, Dialect
+from noria.pipelines.sql.session import CONNECT_SECONDS, Dialect, refuse_bytes
 from noria.pipelines.sql.text import typed
 from noria.pipelines.sql.url import file_of
 
@@ -61,8 +61,10 @@ class SqliteSession:
         with closing(self._connection.execute(select, {} if after is None else {"noria_after": bound})) as answer:
             first = True
             while (rows := answer.fetchmany(block_rows)) or first:
-                values = zip(*rows, strict=True) if rows else ((),) * len(columns)
-                yield pl.DataFrame([_column(name, found) for name, found in zip(columns, values, strict=True)])
+                values = dict(zip(columns, zip(*rows, strict=True) if rows else ((),) * len(columns), strict=True))
+                if cursor is not None and bytes in map(type, values[cursor]):  # perhaps beside others, as text then
+                    refuse_bytes(cursor)
+                yield pl.DataFrame([_column(name, found) for name, found in values.items()])
                 first = False
 
     def tables(self) -> list[str]:

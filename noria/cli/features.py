@@ -1,0 +1,126 @@
+"""`noria features`: definitions, their versions, and what their values look like."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from noria.cli.project import load_system
+from noria.cli.show import json_out, out, table
+from noria.core import Settings, to_iso
+from noria.features import FeatureStore
+from noria.features.catalog import GroupVersion, difference, in_words
+from noria.features.statistics import newest
+from noria.storage import Workspace
+
+
+@contextmanager
+def _store(project: str) -> Iterator[tuple[Workspace, FeatureStore]]:
+    load_system(project)  # says so where there is no project, instead of making an empty one
+    with Workspace.open(Settings.load(project)) as workspace:
+        yield workspace, FeatureStore(workspace)
+
+
+def listing(options: Namespace) -> int:
+    """List the groups with their newest versions."""
+    with _store(options.project) as (workspace, store):
+        found = [(version := store.catalog.latest(name), _as_of(workspace, version)) for name in store.catalog.names()]
+    if options.json:
+        json_out([{**_plain(version), "as_of": None if at is None else to_iso(at)} for version, at in found])
+    elif not found:
+        out("no features yet: call `noria run`")
+    else:
+        rows = [
+            (
+                version.label,
+                _entity(version),
+                len(version.spec.features),
+                version.state["owner"] or None,
+                None if at is None else to_iso(at)[:19],
+                version.state["description"],
+            )
+            for version, at in found
+        ]
+        out(table(("group", "entity", "features", "owner", "values as of (UTC)", "what"), rows, ("features",)))
+    return 0
+
+
+def show(options: Namespace) -> int:
+    """Show a version: its features and the statistics of their values."""
+    with _store(options.project) as (workspace, store):
+        version = store.catalog.get(options.label)
+        statistics = newest(workspace.records, version.spec.place)
+    if options.json:
+        json_out({**_plain(version), "statistics": statistics})
+        return 0
+    state, spec = version.state, version.spec
+    out(f"{version.label}  {state['description']}")
+    about = [("entity", _entity(version)), ("source", state["source"]["name"]), ("ttl", state["ttl"])]
+    about += [("owner", state["owner"]), ("tags", ", ".join(state["tags"]))]
+    out("  " + "   ".join(f"{name} {value}" for name, value in about if value))
+    if statistics is not None:
+        out(f"  values as of {to_iso(statistics['as_of'])[:19]}\n")
+    found = statistics["features"] if statistics is not None else {}
+    rows = [
+        (name, kind, in_words(version.definition["features"][name]), *_numbers(found.get(name, {})))
+        for name, kind in zip(spec.features, spec.types, strict=True)
+    ]
+    header = ("feature", "type", "what", "entities", "missing", "distinct", "median", "1 % to 99 %", "moved")
+    out(table(header, rows, ("entities", "missing", "distinct", "median")))
+    if any("psi" in one for one in found.values()):
+        out("\n  moved: the population stability index against a week before; above 0.25 needs a look")
+    return 0
+
+
+def history(options: Namespace) -> int:
+    """List a group's versions, and what made each another one."""
+    with _store(options.project) as (_, store):
+        store.catalog.latest(options.name)
+        versions, held = store.catalog.versions(options.name), store.catalog.held()
+    if options.json:
+        json_out([{**_plain(version), "read_by_models": version.spec.place in held} for version in versions])
+        return 0
+    before: GroupVersion | None = None
+    for version in versions:
+        kept = "; models read it" if version.spec.place in held else ""
+        out(f"{version.label}  {to_iso(version.at)[:19]} UTC{kept}")
+        for line in difference(before.definition, version.definition) if before is not None else ():
+            out(f"    {line}")
+        before = version
+    return 0
+
+
+def diff(options: Namespace) -> int:
+    """Show what makes two versions different."""
+    with _store(options.project) as (_, store):
+        one, other = store.catalog.get(options.one), store.catalog.get(options.other)
+    lines = difference(one.definition, other.definition)
+    if options.json:
+        json_out(lines)
+    else:
+        out("\n".join(lines) if lines else "they are the same")
+    return 0
+
+
+def _as_of(workspace: Workspace, version: GroupVersion) -> int | None:
+    record = workspace.records.get("materialized", version.spec.place)
+    return None if record is None or record.data.get("forgotten") else int(record.data["as_of"])
+
+
+def _entity(version: GroupVersion) -> str:
+    return ", ".join(version.spec.keys)
+
+
+def _plain(version: GroupVersion) -> dict[str, Any]:
+    state = {name: version.state[name] for name in ("description", "owner", "tags")}
+    return {"group": version.name, "version": version.version, "at": to_iso(version.at), **version.definition, **state}
+
+
+def _numbers(found: Mapping[str, Any]) -> tuple[Any, ...]:
+    quantiles = found.get("quantiles")
+    middle = None if quantiles is None else f"{quantiles[6]:.6g}"
+    spread = None if quantiles is None else f"{quantiles[1]:.6g} to {quantiles[11]:.6g}"
+    moved = f"{found['psi']:.3f}" if "psi" in found else None
+    return found.get("count"), found.get("missing"), found.get("distinct"), middle, spread, moved
