@@ -80,7 +80,7 @@ def _accept_read(door: FeatureDoor, exchange: Exchange, answer: Answer) -> None:
             "which features? none is named",
             status=422,
             field="features",
-            hint=f'{{"features": ["group:feature"]}}; groups {allowed(door.catalog.groups)}',
+            hint=f'{{"features": ["group:feature"]}}; groups {allowed(door.groups.by_name)}',
         )
     names = tuple(_name(place, reference) for place, reference in enumerate(request.features))
     shown = _shown(names, request)

@@ -1,7 +1,7 @@
 """`POST /features`: the newest values of registered feature groups.
 
 The requests that were parsed in one turn of the event loop are read together, each group once for all of them. What is
-registered is read again every few seconds, and when a request names what isn't known: beside the loop, not in it.
+registered is read again every second, and when a request names what isn't known: beside the loop, not in it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import msgspec
 
 from noria.core.bodies import decode
 from noria.features.online import OnlineSpec
-from noria.serving.feature_groups import STATUSES, Catalog, Group, Plan, UnknownFeatureError, ids_of, registered
+from noria.serving.feature_groups import STATUSES, Group, Groups, Plan, UnknownFeatureError, ids_of, registered
 from noria.serving.protocol import Exchange
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger
 
-REFRESH_SECONDS = 3.0
+REFRESH_SECONDS = 1.0
 
 _encode = msgspec.json.Encoder().encode
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -57,7 +57,7 @@ class FeatureDoor:
     """Reads features for a server. All methods are called in its loop, but for the constructor."""
 
     def __init__(self, workspace: Workspace, metrics: MetricsCollector, logger: MLLogger | None = None) -> None:
-        self.catalog = Catalog()
+        self.groups = Groups()
         self._workspace = workspace
         self._metrics = metrics
         self._logger = logger
@@ -92,11 +92,11 @@ class FeatureDoor:
             RequestError: the ids are wrong.
         """
         try:
-            plan = self.catalog.plan(groups, features)
+            plan = self.groups.plan(groups, features)
         except UnknownFeatureError:
 
             def again() -> None:
-                self._add(exchange, self.catalog.plan(groups, features), entities, write, answer)
+                self._add(exchange, self.groups.plan(groups, features), entities, write, answer)
 
             self._puzzle(again, exchange, answer)
             return
@@ -137,7 +137,7 @@ class FeatureDoor:
     # --- what is registered
 
     async def keep_fresh(self) -> None:
-        """Read again what is registered, every few seconds until cancelled; what can't be read stays as it was."""
+        """Read again what is registered, every second until cancelled; what can't be read stays as it was."""
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
@@ -167,11 +167,11 @@ class FeatureDoor:
         self._reading = False
 
     def _take(self, specs: Sequence[OnlineSpec]) -> None:
-        before = self.catalog.groups
+        before = self.groups.by_name
         if [group.spec for group in before.values()] == specs:
             return
         same = {name: group for name, group in before.items() if group.spec in specs}
-        self.catalog = Catalog(same.get(spec.group) or Group(spec, self._workspace, self._metrics) for spec in specs)
+        self.groups = Groups(same.get(spec.group) or Group(spec, self._workspace, self._metrics) for spec in specs)
 
     def _log(self, error: Exception) -> None:
         if self._logger is not None:
@@ -186,7 +186,7 @@ class FeatureDoor:
                 "keys": dict(zip(group.spec.keys, group.spec.key_types, strict=True)),
                 "features": dict(zip(group.features, group.spec.types, strict=False)) or list(group.features),
             }
-            for name, group in self.catalog.groups.items()
+            for name, group in self.groups.by_name.items()
         }
 
     def describe(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class FeatureDoor:
         (request, response), components = msgspec.json.schema_components(
             [_DocumentedRequest, _DocumentedAnswer], ref_template="#/components/schemas/{name}"
         )
-        groups = list(self.catalog.groups.values())[:1]
+        groups = list(self.groups.by_name.values())[:1]
         entities = {
             key: [1 if kind != "str" else "a"]
             for g in groups
@@ -205,7 +205,7 @@ class FeatureDoor:
             "components": components,
             "post": {
                 "operationId": "features",
-                "summary": f"The newest features of entities: {', '.join(self.catalog.groups) or 'no group yet'}.",
+                "summary": f"The newest features of entities: {', '.join(self.groups.by_name) or 'no group yet'}.",
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": request, "example": example}},

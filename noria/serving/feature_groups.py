@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from noria.core import RequestError, allowed
+from noria.features.catalog import Catalog, GroupVersion
 from noria.features.online import OnlineReader, OnlineSpec
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector
@@ -46,11 +47,11 @@ class UnknownFeatureError(RequestError):
     """A feature or a feature group that isn't registered."""
 
 
-class Catalog:
-    """The groups at one moment; another moment's is another catalog."""
+class Groups:
+    """The groups at one moment; those of another moment are another object."""
 
     def __init__(self, groups: Iterable[Group] = ()) -> None:
-        self.groups = {group.name: group for group in groups}
+        self.by_name = {group.name: group for group in groups}
         self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan] = {}
 
     def plan(self, groups: tuple[str, ...], features: tuple[str, ...]) -> Plan:
@@ -74,7 +75,7 @@ class Catalog:
                 "which features? neither groups nor features are named",
                 status=422,
                 field="groups",
-                hint=f"give groups, features or both; groups {allowed(self.groups)}",
+                hint=f"give groups, features or both; groups {allowed(self.by_name)}",
             )
         wanted: dict[str, list[str] | None] = {}
         for place, name in enumerate(groups):
@@ -92,20 +93,33 @@ class Catalog:
             some = wanted.setdefault(group.name, [])
             if some is not None and name not in some:
                 some.append(name)
-        return tuple(Part(self.groups[name], None if some is None else tuple(some)) for name, some in wanted.items())
+        return tuple(Part(self.by_name[name], None if some is None else tuple(some)) for name, some in wanted.items())
 
     def _group(self, name: str, field: str) -> Group:
-        group = self.groups.get(name)
+        group = self.by_name.get(name)
         if group is None:
             raise UnknownFeatureError(
-                f"no feature group {name!r} is registered", status=422, field=field, hint=allowed(self.groups, name)
+                f"no feature group {name!r} is registered", status=422, field=field, hint=allowed(self.by_name, name)
             )
         return group
 
 
 def registered(workspace: Workspace) -> list[OnlineSpec]:
-    """The specs of all groups that are registered in the project."""
-    return [OnlineSpec.from_dict(record.data["online"]) for record in workspace.records.list("features")]
+    """The spec of every registered group: of its newest version, or while that is being computed of the one before."""
+    catalog = Catalog(workspace.records, workspace.clock)
+    specs = []
+    for name in catalog.names():
+        newest = catalog.latest(name)
+        if not _is_computed(workspace, newest):
+            before = [one for one in reversed(catalog.versions(name)) if _is_computed(workspace, one)]
+            newest = before[0] if before else newest
+        specs.append(newest.spec)
+    return specs
+
+
+def _is_computed(workspace: Workspace, version: GroupVersion) -> bool:
+    record = workspace.records.get("materialized", version.spec.place)
+    return record is not None and not record.data.get("forgotten")
 
 
 def ids_of(plan: Plan, entities: Mapping[str, Any]) -> list[list[Any]]:
