@@ -23,6 +23,7 @@ from noria.registry import ModelRegistry
 from noria.serving.keys import check_bind
 from noria.storage import Workspace
 from noria.system import System
+from noria.system.services import FEATURES_KIND
 
 
 def serve(options: Namespace) -> int:
@@ -41,7 +42,11 @@ def serve(options: Namespace) -> int:
         running = stack.enter_context(supervisor(system, settings))
         if options.with_stream:
             stack.enter_context(_processor(settings))
-        out(f"serving {', '.join(served_models(system))} on {running.url} with {settings.serve.replicas} servers")
+        models, groups = served(system)
+        served_parts = [*models, *(["features"] if groups else [])]
+        out(f"serving {', '.join(served_parts)} on {running.url} with {settings.serve.replicas} servers")
+        if groups:
+            out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
             out(f"  events: POST {running.url}/events for {', '.join(part.name for part in streams)}")
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
@@ -83,19 +88,20 @@ def _processor(settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def served_models(system: System) -> tuple[str, ...]:
-    """The models that the system's servers answer with, as its graph says.
+def served(system: System) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The models that the system's servers answer with, and the feature groups that they read, as its graph says.
 
     Raises:
-        ConfigError: the system has none.
+        ConfigError: the system has neither.
     """
     parts = [part for part in system.components if part.kind == "server"]
     if not parts:
         raise ConfigError(
-            f"system {system.name!r} has no model to serve",
-            hint="add a RecommenderSystem or a ModelTrainingPipeline to system.py",
+            f"system {system.name!r} has no model to serve, and no features",
+            hint="add a RecommenderSystem, a ModelTrainingPipeline or a FeatureGroup to system.py",
         )
-    return parts[0].dependencies
+    groups = tuple(name for name in parts[0].dependencies if system[name].kind == FEATURES_KIND)
+    return tuple(name for name in parts[0].dependencies if name not in groups), groups
 
 
 def supervisor(system: System, settings: Settings) -> Supervisor:
@@ -105,7 +111,7 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         NotFoundError: a model has no champion yet.
         ConfigError: the address is not loopback and there are no API keys.
     """
-    models = served_models(system)
+    models, groups = served(system)
     check_bind(settings.serve.host, settings.serve.api_keys)
     with Workspace.open(settings) as workspace:
         registry = ModelRegistry.of(workspace)
@@ -114,7 +120,7 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
 
     def command(index: int, port: int) -> list[str]:
         words = [sys.executable, "-m", "noria.serving", "--project", str(settings.root), "--port", str(port)]
-        return [*words, "--replica", str(index), *models]
+        return [*words, "--replica", str(index), *(["--features"] if groups else []), *models]
 
     return Supervisor(
         command,

@@ -4,7 +4,7 @@ Every choice below was made for servers that are restarted under load:
 
 * A request whose server dies before it has answered is sent to another one (`retry-on`, `option redispatch`). That
   is right only for requests which may run twice, so anything but GET, HEAD and POST to one of the `retried`
-  operations is retried only if no server had accepted the connection. Predictions and recommendations are pure reads.
+  operations, which change nothing, is retried only if no server had accepted the connection.
 * HAProxy can send a request again only while all of it is in the buffer: headers and body may have `buffer_bytes`
   together. A longer request passes through, but isn't retried once its server has accepted the connection.
 * An answer is passed on as it comes. A server that sends head and body of a short answer in one write is never caught
@@ -61,7 +61,7 @@ class ProxyOptions:
     max_requests_per_server: int = 1024
     threads: int = min(4, os.cpu_count() or 1)
     buffer_bytes: int = 65_536
-    retried: tuple[str, ...] = ("predict", "recommend")
+    retried: tuple[str, ...] = ("predict", "recommend", "features", "get-online-features")
     health_interval: float = 0.5
     queue_timeout: float = 10.0
     request_timeout: float = 10.0

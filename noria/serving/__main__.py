@@ -1,8 +1,8 @@
-"""One server process: `python -m noria.serving --project DIR --port PORT MODEL …`.
+"""One server process: `python -m noria.serving --project DIR --port PORT [--features] MODEL …`.
 
-It needs no `system.py`: a model version carries all that it takes to answer, and `noria serve` has written down what it
-has to know of streams. It looks at the registry every second
-and swaps a new champion in between two requests.
+It needs no `system.py`: a model version carries all that it takes to answer, a registered feature group too, and
+`noria serve` has written down what it has to know of streams. It looks at the registry every second and swaps a new
+champion in between two requests.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from noria.core import NoriaError, Settings
 from noria.pipelines.intake import published
 from noria.registry import ModelRegistry
 from noria.serving.events import EventDoor
+from noria.serving.feature_door import FeatureDoor
 from noria.serving.keys import check_bind, parse_keys
 from noria.serving.loading import load_servable
 from noria.serving.server import Limits, ModelServer
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--replica", default="0")
+    parser.add_argument("--features", action="store_true", help="answer POST /features")
     options = parser.parse_args()
     try:
         return _serve(options)
@@ -59,6 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
             api_keys=parse_keys(settings.serve.api_keys),
             limits=Limits(max_body_bytes=settings.serve.max_body_bytes),
             events=EventDoor(streams, workspace, metrics) if streams else None,
+            features=FeatureDoor(workspace, metrics, logger) if options.features else None,
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -24,11 +24,11 @@ _PROBLEM = {
 
 
 def document(
-    servables: Sequence[Servable], default: dict[str, Servable], events: dict[str, Any] | None = None
+    servables: Sequence[Servable], default: Mapping[str, Servable], more: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """The document for these servables; `default` says who answers the short route of each operation.
 
-    `events` is the entry of `POST /events` with its components, if events are taken in.
+    `more` has further paths: for each its entry `post`, and the `components` that it refers to.
     """
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
@@ -40,12 +40,13 @@ def document(
             paths[f"/models/{servable.model}/{operation}"] = entry
             if default.get(operation) is servable:
                 paths[f"/{operation}"] = {"post": {**entry["post"], "operationId": operation}}
-    if events is not None:
-        schemas |= events["components"]
-        paths["/events"] = {"post": events["post"]}
+    for path, described in more.items():
+        schemas |= described["components"]
+        paths[path] = {"post": described["post"]}
     for path, summary in (
         ("/health/live", "The process is alive."),
         ("/health/ready", "The models are loaded."),
+        ("/health", "The same, as Feast's clients ask for it."),
         ("/metrics", "Prometheus metrics."),
     ):
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import secrets
 import signal
 import threading
@@ -16,10 +15,12 @@ import msgspec
 
 from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError
 from noria.serving.batches import Batches
-from noria.serving.events import PATH, EventDoor, describe
-from noria.serving.keys import digest
+from noria.serving.events import EventDoor, describe
+from noria.serving.feast import describe_feast, feast_routes
+from noria.serving.feature_door import FeatureDoor
 from noria.serving.openapi import document
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
+from noria.serving.requests import MethodNotAllowedError, check_body, check_key
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
@@ -45,6 +46,7 @@ class ModelServer:
         api_keys: SHA-256 digests (hex) of the accepted keys; without any, everybody is served.
         limits: of a connection.
         events: where `POST /events` goes; without it there is no such path.
+        features: where `POST /features` goes; without it there is no such path.
     """
 
     def __init__(
@@ -56,11 +58,20 @@ class ModelServer:
         api_keys: frozenset[str] = frozenset(),
         limits: Limits | None = None,
         events: EventDoor | None = None,
+        features: FeatureDoor | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
-        if not (names or events) or len(set(names)) < len(names):
+        if not (names or events or features) or len(set(names)) < len(names):
             raise ConfigError(f"a server needs at least one model, each once; got {names}")
         self._events = events
+        self._features = features
+        routes = feast_routes(features, events) if events or features else {}
+        self._feast = describe_feast(routes)
+        if events is not None:
+            routes["/events"] = events.accept
+        if features is not None:
+            routes["/features"] = features.accept
+        self._doors = {path.encode(): (path, accept) for path, accept in routes.items()}
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
@@ -113,7 +124,8 @@ class ModelServer:
         except (OSError, OverflowError) as error:
             raise StorageError(f"can't listen on {host}:{port}: {error}", hint="choose another port") from error
         self._ready = True
-        tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *background)]
+        fresh = [self._features.keep_fresh] if self._features is not None else []
+        tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *fresh, *background)]
         if on_ready is not None:
             on_ready(*server.sockets[0].getsockname()[:2])
         await self._stop.wait()
@@ -178,14 +190,14 @@ class ModelServer:
         self._requests += 1
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
-            if self._api_keys and not exchange.path.startswith(b"/health/"):
-                self._authenticate(exchange)
+            if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
+                check_key(exchange, self._api_keys)
             servable = self._operations.get(exchange.path)
             if servable is not None and exchange.method == b"POST":
                 self._accept(exchange, *servable)
-            elif exchange.path == PATH and self._events is not None and exchange.method == b"POST":
-                self._check_body(exchange)
-                self._events.accept(exchange, self._answer_events)
+            elif exchange.path in self._doors and exchange.method == b"POST":
+                check_body(exchange)
+                self._doors[exchange.path][1](exchange, self._answer_door)
             else:
                 self._answer_other(exchange)
         except NoriaError as error:
@@ -215,8 +227,7 @@ class ModelServer:
         alone = {operation: offered[0] for operation, offered in offers.items() if len(offered) == 1}
         for operation, servable in alone.items():
             self._operations[f"/{operation}".encode()] = (servable, operation)
-        events = describe(self._events.intake) if self._events is not None else None
-        self._document = msgspec.json.encode(document(self.servables, alone, events))
+        self._alone = alone
         for servable in self.servables:
             self._info(servable).set(1)
 
@@ -225,28 +236,21 @@ class ModelServer:
         return self._metrics.gauge("noria_model_info", "1 for the versions that answer.", **labels)
 
     def _accept(self, exchange: Exchange, servable: Servable, operation: str) -> None:
-        self._check_body(exchange)
+        check_body(exchange)
         self._batches.add(exchange, servable, operation, servable.decode(operation, exchange.body))
 
-    def _answer_events(self, exchange: Exchange, status: int, answer: bytes | Exception) -> None:
+    def _answer_door(self, exchange: Exchange, status: int, answer: bytes | Exception) -> None:
         if isinstance(answer, NoriaError):
             self._problem(exchange, answer)
         elif isinstance(answer, Exception):
             self._batches.fail(exchange, answer)
         else:
-            self._batches.count(exchange, "/events", status)
+            self._batches.count(exchange, self._doors[exchange.path][0], status)
             exchange.respond(status, answer)
-
-    def _check_body(self, exchange: Exchange) -> None:
-        kind = exchange.headers.get(b"content-type", b"application/json")
-        if kind != b"application/json":
-            _check_kind(kind)
-        if not exchange.body:
-            raise RequestError("the body is empty", hint="see /openapi.json")
 
     def _answer_other(self, exchange: Exchange) -> None:
         path = exchange.path
-        if path == PATH and self._events is not None:
+        if path in self._doors:
             raise MethodNotAllowedError(exchange.method, "POST")
         if path in self._operations or path in self._several:
             if exchange.method != b"POST":
@@ -257,8 +261,9 @@ class ModelServer:
         page = {
             b"/health/live": self._live,
             b"/health/ready": self._readiness,
+            b"/health": self._readiness,
             b"/metrics": self._exposition,
-            b"/openapi.json": lambda exchange: (200, self._document, b"application/json"),
+            b"/openapi.json": self._openapi,
             b"/": self._front,
         }.get(path)
         if page is None:
@@ -281,20 +286,23 @@ class ModelServer:
         text = self._metrics.exposition(openmetrics=openmetrics).encode()
         return 200, text, (OPENMETRICS if openmetrics else TEXT).encode()
 
+    def _openapi(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
+        more = dict(self._feast)
+        if self._events is not None:
+            more["/events"] = describe(self._events.intake)
+        if self._features is not None:
+            more["/features"] = self._features.describe()
+        return 200, msgspec.json.encode(document(self.servables, self._alone, more)), b"application/json"
+
     def _front(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
         models = [{"model": s.model, "version": s.version, "operations": s.operations} for s in self.servables]
         about: dict[str, Any] = {"name": "noria", "models": models}
         if self._events is not None:
             about["streams"] = list(self._events.intake.specs)
+        if self._features is not None:
+            about["features"] = self._features.about()
         about["links"] = ["/openapi.json", "/metrics", "/health/ready"]
         return 200, msgspec.json.encode(about), b"application/json"
-
-    def _authenticate(self, exchange: Exchange) -> None:
-        given = exchange.headers.get(b"x-api-key") or _bearer(exchange.headers.get(b"authorization", b""))
-        found = digest(given.decode("latin-1"))
-        # Every key is compared, in constant time, so that the time says nothing about them.
-        if not sum(hmac.compare_digest(found, key) for key in self._api_keys):
-            raise RequestError("a valid API key is needed", status=401, hint="send it as: Authorization: Bearer KEY")
 
     def _problem(self, exchange: Exchange, error: NoriaError) -> None:
         problem: dict[str, Any] = {**error.to_problem(), "request_id": exchange.request_id.decode()}
@@ -303,7 +311,7 @@ class ModelServer:
         extra = {401: b"www-authenticate: Bearer\r\n", 503: b"retry-after: 1\r\n"}.get(error.status, b"")
         if isinstance(error, MethodNotAllowedError):
             extra = b"allow: %b\r\n" % error.allowed.encode()
-        known = exchange.path in self._operations
+        known = exchange.path in self._operations or exchange.path in self._doors
         self._batches.count(exchange, exchange.path.decode() if known else "other", error.status)
         exchange.respond(error.status, msgspec.json.encode(problem), _PROBLEM, extra)
 
@@ -324,25 +332,3 @@ class ModelServer:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
-
-
-class MethodNotAllowedError(RequestError):
-    """The path doesn't know this method."""
-
-    def __init__(self, method: bytes, allowed: str) -> None:
-        super().__init__(f"{method.decode('latin-1')} is not allowed here", status=405, hint=f"use {allowed}")
-        self.allowed = allowed
-
-
-def _check_kind(kind: bytes) -> None:
-    """Refuse what says that it isn't JSON; curl says `x-www-form-urlencoded` of everything."""
-    kind = kind.split(b";")[0].strip().lower()
-    if kind not in (b"application/json", b"application/x-www-form-urlencoded", b"") and not kind.endswith(b"+json"):
-        raise RequestError(
-            f"the body is {kind.decode('latin-1')!r}", status=415, hint="send JSON: Content-Type: application/json"
-        )
-
-
-def _bearer(authorization: bytes) -> bytes:
-    scheme, _, key = authorization.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""

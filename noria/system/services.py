@@ -9,6 +9,7 @@ from typing import Any
 from noria.core import Component
 
 MODEL_KINDS = ("recommender", "training")
+FEATURES_KIND = "features"
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Service:
 
 
 def services(components: Sequence[Component]) -> tuple[Service, ...]:
-    """The servers and the load balancer of a system that has models; none otherwise."""
+    """The servers and the load balancer of a system that has models or feature groups; none otherwise."""
     models = tuple(part.name for part in components if part.kind in MODEL_KINDS)
-    if not models:
+    groups = tuple(part.name for part in components if part.kind == FEATURES_KIND)
+    if not models and not groups:
         return ()
+    what = [f"the champions of {', '.join(models)}"] if models else []
+    what += [f"the features of {', '.join(groups)}"] if groups else []
     return (
-        Service("model-server", "server", f"Answers with the champions of {', '.join(models)}.", models),
+        Service("model-server", "server", f"Answers with {' and '.join(what)}.", (*models, *groups)),
         Service("load-balancer", "gateway", "Spreads requests over the healthy servers.", ("model-server",)),
     )
