@@ -25,6 +25,7 @@ class Group:
     def __init__(self, spec: OnlineSpec, workspace: Workspace, metrics: MetricsCollector) -> None:
         self.spec = spec
         self.name = spec.group
+        self.keys = [(key, kind == "str") for key, kind in zip(spec.keys, spec.key_types, strict=True)]
         self.reader = OnlineReader(workspace.online, [spec], workspace.clock)
         self.features = tuple(f"{spec.group}.{name}" for name in spec.features)
         about = "Entities whose features were read."
@@ -131,12 +132,11 @@ def ids_of(plan: Plan, entities: Mapping[str, Any]) -> list[list[Any]]:
     _check_lengths(entities)
     found = []
     for part in plan:
-        spec = part.group.spec
-        columns = [
-            _column(entities, key, kind == "str", part.group)
-            for key, kind in zip(spec.keys, spec.key_types, strict=True)
-        ]
-        found.append(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
+        group = part.group
+        if len(group.keys) == 1:
+            found.append(_column(entities, *group.keys[0], group))
+        else:
+            found.append(list(zip(*(_column(entities, *key, group) for key in group.keys), strict=True)))
     return found
 
 
