@@ -22,7 +22,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-IN_MEMORY = 256 << 20
+IN_MEMORY = 384 << 20
 """Rows up to this size stay in memory; more go to files."""
 MOST_WORKERS = 4
 """Each holds a piece or two in memory, and Polars has threads of its own for what is in one."""
@@ -60,7 +60,7 @@ class LocalCompute:
 
     def each(self, work: Callable[[Item], tuple[S, pl.DataFrame | None]], items: Iterable[Item]) -> Iterator[S]:
         calls = (partial(self._work, work, number, item) for number, item in enumerate(items))
-        for said, kept in in_order(self._pool, calls, self._workers):
+        for said, kept in in_order(self._pool, calls, self._workers + 1):
             if kept is not None:
                 self._kept.append(kept)
             yield said
