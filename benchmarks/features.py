@@ -18,7 +18,7 @@ from benchmarks.measure import environment, markdown, measure, median
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "storage"))
 
 PEERS = Path(__file__).parent / "peers"
-FEAST = ("feast[duckdb,redis]>=0.60", "polars")
+FEAST = ("feast[duckdb,redis]==0.67.0", "polars")
 EVENTS, LABELS = 1_000_000, 100_000
 LARGE_EVENTS, LARGE_LABELS = 10_000_000, 1_000_000
 EACH = 10
