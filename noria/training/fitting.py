@@ -78,9 +78,11 @@ def train_and_register(
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
     if verdict.startswith("better"):
-        registry.promote(pipeline.name, version.version, why=verdict)
-        if pipeline.groups:  # their values are kept up for as long as this model answers
+        if pipeline.groups:
+            # Their values are kept up for as long as this model answers; said first, so that a kill in between leaves
+            # no champion whose values nobody keeps.
             FeatureStore(workspace).catalog.hold(pipeline.name, [group.online_spec() for group in pipeline.groups])
+        registry.promote(pipeline.name, version.version, why=verdict)
     notes = {
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
         "version": version.version,
