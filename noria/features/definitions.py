@@ -62,10 +62,11 @@ class Feature:
             if text is not None:
                 duration(text)
         if self.is_list and (type(self.n) is not int or self.n < 1):
+            word = "k" if self.kind == "top_k" else "n"
             raise ConfigError(
-                f"{self.kind}({self.column!r}, n={self.n!r}): n must be at least 1",
-                hint="n is a whole number",
-                field="n",
+                f"{self.kind}({self.column!r}, {word}={self.n!r}): {word} must be at least 1",
+                hint=f"{word} is a whole number",
+                field=word,
             )
 
     @property
