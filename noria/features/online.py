@@ -96,12 +96,15 @@ class OnlineFeatures:
         found: whether the store has the entity.
         expired: whether the entity's newest event is older than the group's ttl.
         event_times: the newest event's time, microseconds since 1970; None where not found, or without event times.
+        as_of: the instant of which the values are, microseconds: a training set with labels at that instant has the
+            same; None if no entity was found.
     """
 
     columns: dict[str, list[Any]]
     found: list[bool]
     expired: list[bool]
     event_times: list[int | None]
+    as_of: int | None = None
 
 
 def _key(group: str, name: str, kind: str, value: Any) -> bytes:
@@ -202,4 +205,5 @@ class OnlineReader:
                 if late:
                     for column in columns.values():
                         column[place] = None
-        return OnlineFeatures(columns, found, expired, times)
+        as_of = max((value.time for value in values if value is not None), default=None)
+        return OnlineFeatures(columns, found, expired, times, as_of)
