@@ -15,6 +15,9 @@ from noria.storage import Workspace
 if TYPE_CHECKING:
     import polars as pl
 
+_LAYOUT = 2
+"""How values that depend on time are packed; another number makes the online values of old versions unreadable."""
+
 
 @dataclass(frozen=True)
 class FeatureGroup:
@@ -96,11 +99,18 @@ class FeatureGroup:
     def _check_derived(self) -> None:
         plain = {name: feature for name, feature in self.features.items() if feature.expression is None}
         for name, feature in self.features.items():
-            for column in feature.expression.meta.root_names() if feature.expression is not None else ():
+            for column in feature.inputs:
                 if column not in plain:
                     raise ConfigError(
                         f"feature {self.name}.{name}: the group has no feature {column!r} to derive it from",
                         hint=allowed(plain, column),
+                        field=name,
+                    )
+                if plain[column].kind == "decayed_sum":
+                    raise ConfigError(
+                        f"feature {self.name}.{name} can't be derived from {column!r}, which fades from one moment to "
+                        "the next",
+                        hint="give the model both, or compute it in a step",
                         field=name,
                     )
         self.types()
@@ -155,7 +165,23 @@ class FeatureGroup:
 
     def definition_hash(self) -> str:
         """A hash of all that determines the values; another one is another layout in the online store."""
-        return fingerprint(self.to_dict())
+        layout = {"layout": _LAYOUT} if self.segments() or self.fading() else {}
+        return fingerprint({**self.to_dict(), **layout})
+
+    def segments(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Windows (microseconds), and the places of the features that change when an event leaves one of those."""
+        made: dict[tuple[int, ...], list[int]] = {}
+        for place, feature in enumerate(self.features.values()):
+            inputs = [feature] if feature.expression is None else [self.features[name] for name in feature.inputs]
+            windows = sorted({one.window_micros for one in inputs if one.window_micros is not None})
+            if windows:
+                made.setdefault(tuple(windows), []).append(place)
+        return [(windows, tuple(places)) for windows, places in made.items()]
+
+    def fading(self) -> list[tuple[int, int]]:
+        """The places of decayed sums, and their half-lives."""
+        features = enumerate(self.features.values())
+        return [(place, feature.half_life_micros) for place, feature in features if feature.kind == "decayed_sum"]
 
     def online_spec(self) -> OnlineSpec:
         """What a server needs to read the group without its source."""
@@ -168,6 +194,8 @@ class FeatureGroup:
             None if self.ttl is None else duration(self.ttl),
             self.definition_hash(),
             tuple(self.types().values()),
+            tuple(places for _, places in self.segments()),
+            tuple(self.fading()),
         )
 
     def _empty(self) -> tuple[Any, ...]:

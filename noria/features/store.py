@@ -11,16 +11,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Field, Settings, allowed, duration
+from noria.core import ConfigError, DataError, Settings, allowed, duration
 from noria.features import statistics
 from noria.features.catalog import Catalog
-from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
-from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
+from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.timeline import Timeline
+from noria.features.values import features, packed
 from noria.features.windows import Calculator, Questions
-from noria.pipelines.dtypes import polars_type
 from noria.storage import Put, Workspace
 
 _BATCH = 10_000
@@ -74,12 +73,12 @@ class FeatureStore:
                 calculator = Calculator(line)
                 kept[id(line)] = calculator, calculator.ask(line.numbers(labels.select(group.keys)), _when(group, at))
             calculator, questions = kept[id(line)]
-            features = _features(group, calculator, questions)
+            made = features(group, calculator, questions)
             if group.ttl is not None:
                 newest, exists = calculator.newest(questions)
                 expired = pl.Series(exists & (newest < at - duration(group.ttl)))
-                features = [column.set(expired, None) for column in features]
-            labels = labels.with_columns(features)
+                made = [column.set(expired, None) for column in made]
+            labels = labels.with_columns(column.alias(f"{group.name}.{column.name}") for column in made)
         return labels
 
     @property
@@ -159,17 +158,15 @@ class FeatureStore:
                 else (int(line.times.max()) if len(line.times) else _NEVER) + 1
             )
         spec = group.online_spec()
-        keys, times, columns = _newest_values(group, spec, line, as_of)
-        packed: list[bytes] = []
-        for start in range(0, len(keys), _BATCH):  # in parts, for values as Python's objects take four times their size
-            part = slice(start, start + _BATCH)
-            packed += pack_columns(times[part], [column[part].to_list() for column in columns])
-        values = sorted(zip(keys, packed, strict=True))
+        keys, columns, kept = _newest_values(group, spec, line, as_of)
+        values = sorted(zip(keys, kept, strict=True))
+        if spec.depends_on_time and group.source.time is not None:
+            values.append((CLOCK, b""))
         self._replace(spec.place, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
         self._workspace.records.commit(Put("materialized", spec.place, done))
-        return Materialized(len(line.order), len(values), as_of)
+        return Materialized(len(line.order), len(keys), as_of)
 
     def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""
@@ -250,20 +247,10 @@ def _when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
     return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
 
 
-def _features(group: FeatureGroup, calculator: Calculator, questions: Questions) -> list[pl.Series]:
-    """The group's features as columns named `group.feature`."""
-    types, made = group.types(), []
-    for name, feature in group.features.items():
-        if feature.expression is None:
-            dtype = polars_type(Field(name, types[name].removeprefix("list[").removesuffix("]")))
-            made.append(calculator.compute(feature, questions, dtype).alias(name))
-    return [column.alias(f"{group.name}.{column.name}") for column in derive(group.features, made)]
-
-
 def _newest_values(
     group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int
-) -> tuple[list[bytes], list[int | None], list[pl.Series]]:
-    """Of each entity with an event before the instant its key, the newest event's time, and its features."""
+) -> tuple[list[bytes], list[pl.Series], list[bytes]]:
+    """Of each entity with an event before the instant its key, its features, and its packed value."""
     calculator = Calculator(line)
     numbers = np.arange(line.entities.size)
     questions = calculator.ask(numbers, _when(group, np.full(len(numbers), as_of, dtype=np.int64)))
@@ -273,7 +260,5 @@ def _newest_values(
     ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
     keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
     when = [None] * len(mine) if group.source.time is None else times[exists].tolist()
-    columns = [
-        column.alias(name) for name, column in zip(group.features, _features(group, calculator, questions), strict=True)
-    ]
-    return spec.encode(keys), when, columns
+    columns = features(group, calculator, questions)
+    return spec.encode(keys), columns, packed(group, calculator, line, questions, when, columns)
