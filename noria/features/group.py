@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Settings, allowed, check_name, duration, fingerprint
 from noria.features.definitions import Feature
 from noria.features.online import OnlineSpec
-from noria.pipelines import Source
+from noria.pipelines import Source, Stream
 from noria.storage import Workspace
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class FeatureGroup:
     Attributes:
         name: of the component; a feature's full name is `group.feature`.
         entity: the source's column with the entity's id, or several that are it together.
-        source: where the events come from.
+        source: where the events come from; a stream's values are kept up with each event.
         features: name to definition.
         ttl: an entity whose newest event is older than this counts as expired, and its features as missing.
         owner, tags: for people who look for it.
@@ -37,7 +38,7 @@ class FeatureGroup:
 
     name: str
     entity: str | Sequence[str]
-    source: Source
+    source: Source | Stream
     features: Mapping[str, Feature]
     ttl: str | None = None
     description: str = "What is known about an entity at a time."
@@ -146,6 +147,10 @@ class FeatureGroup:
 
     def types(self) -> dict[str, str]:
         """The type of each feature's values; `list[…]` for lists."""
+        return dict(self._types)
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
         types = {}
         for name, feature in self.features.items():
             if feature.expression is None:
@@ -153,7 +158,7 @@ class FeatureGroup:
                 types[name] = f"list[{dtype}]" if feature.is_list else dtype
         derived = {name: f.expression for name, f in self.features.items() if f.expression is not None}
         if derived:
-            from noria.features.derived import types_of
+            from noria.features.derivation import types_of
 
             types |= types_of(derived, types, self.name)
         return {name: types[name] for name in self.features}
@@ -202,7 +207,7 @@ class FeatureGroup:
         """The features of an entity without events."""
         if not any(feature.kind == "derived" for feature in self.features.values()):
             return tuple(feature.empty for feature in self.features.values())
-        from noria.features.derived import empty_of
+        from noria.features.derivation import empty_of
 
         return empty_of(self.features, self.types())
 
@@ -221,8 +226,10 @@ class FeatureGroup:
         from noria.features.store import FeatureStore
 
         store = FeatureStore(workspace)
-        done = store.materialize(self, run_id=run_id)
-        kept = store.keep_up(self, run_id=run_id)
+        if isinstance(self.source, Stream):
+            done, kept = store.catch_up(self, run_id=run_id, progress=progress), []
+        else:
+            done, kept = store.materialize(self, run_id=run_id), store.keep_up(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}
         notes = {"features": len(self.features), "as_of": done.as_of, **({"kept_up": kept} if kept else {})}
         return Outcome(run_id, rows, notes)

@@ -11,15 +11,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Settings, allowed, duration
+from noria.core import ConfigError, DataError, Progress, Settings, allowed, duration
 from noria.features import statistics
 from noria.features.catalog import Catalog
 from noria.features.events import check_ids, timelines
+from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
 from noria.features.windows import Calculator, Questions
+from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
 
 _BATCH = 10_000
@@ -124,6 +126,20 @@ class FeatureStore:
         self.register(group)
         return self._materialize(group, as_of, events, run_id)
 
+    def catch_up(
+        self, group: FeatureGroup, *, run_id: str | None = None, progress: Progress | None = None
+    ) -> Materialized:
+        """Apply what is in the log of a group's stream now, to it and all other groups that read it.
+
+        Where another process is at it (`noria stream`), there is nothing to do; else that goes on from here.
+        """
+        stream = group.source
+        assert isinstance(stream, Stream)
+        made = feeds(stream, self._workspace, [group])
+        with StreamProcessor(stream, self._workspace, keeps=made) as processor:
+            processor.run_to_end(progress)
+        return self._described(group, run_id)
+
     def keep_up(self, group: FeatureGroup, *, run_id: str | None = None) -> list[str]:
         """Compute the older versions of a group that models still read, too, and forget the values of all others.
 
@@ -150,6 +166,8 @@ class FeatureStore:
     def _materialize(
         self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None
     ) -> Materialized:
+        if events is None and isinstance(group.source, Stream) and self._is_fed(group, group.source):
+            return self._described(group, run_id)
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -167,6 +185,22 @@ class FeatureStore:
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
         self._workspace.records.commit(Put("materialized", spec.place, done))
         return Materialized(len(line.order), len(keys), as_of)
+
+    def _is_fed(self, group: FeatureGroup, stream: Stream) -> bool:
+        return Feed(group, stream, self._workspace).has_begun()
+
+    def _described(self, group: FeatureGroup, run_id: str | None) -> Materialized:
+        """Statistics of a group that a stream feeds: of what its table has."""
+        (line,) = timelines([group], self._workspace, None)
+        as_of = (int(line.times.max()) if len(line.times) else _NEVER) + 1
+        calculator = Calculator(line)
+        numbers = np.flatnonzero(np.diff(line.starts))
+        columns = features(group, calculator, calculator.ask(numbers, np.full(len(numbers), as_of)))
+        place = group.online_spec().place
+        statistics.keep(self._workspace.records, place, as_of, columns)
+        done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": run_id}
+        self._workspace.records.commit(Put("materialized", place, done))
+        return Materialized(len(line.order), len(numbers), as_of)
 
     def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from noria.core import Field
-from noria.features.derived import derive
+from noria.features.derivation import derive
 from noria.features.group import FeatureGroup
 from noria.features.moving import moves
 from noria.features.online import pack_columns
@@ -27,13 +27,18 @@ def features(
     wanted = dict.fromkeys(names)
     for name in names:
         wanted |= dict.fromkeys(group.features[name].inputs)
-    types, made = group.types(), []
-    for name in group.features:
-        if name in wanted and group.features[name].expression is None:
-            dtype = polars_type(Field(name, types[name].removeprefix("list[").removesuffix("]")))
-            made.append(calculator.compute(group.features[name], questions, dtype).alias(name))
+    made = [
+        calculator.compute(feature, questions, type_of(group, name)).alias(name)
+        for name, feature in group.features.items()
+        if name in wanted and feature.expression is None
+    ]
     columns = {column.name: column for column in derive({n: group.features[n] for n in wanted}, made)}
     return [columns[name] for name in names]
+
+
+def type_of(group: FeatureGroup, name: str) -> pl.DataType:
+    """The type of a feature's values; of a list's elements."""
+    return polars_type(Field(name, group.types()[name].removeprefix("list[").removesuffix("]")))
 
 
 def packed(
