@@ -148,6 +148,7 @@ class Feed:
                 mark=Mark(self._claim_name, claim, claim + 1),
             )
             claim += 1
+            self._allow_expiry(names)
         online.drop(spec.place, older_than=as_of)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         begun = {"offsets": {str(p): offset for p, offset in offsets.items()}, "claim": claim}
@@ -211,7 +212,13 @@ class Feed:
             return [*as_of.tolist(), *as_of.tolist(), latest], [*histories, *values, b""]
 
         store.update(self._spec.place, [*(_HISTORY + name for name in names), *names, CLOCK], merge, mark=mark)
+        self._allow_expiry(names)
         return 0
+
+    def _allow_expiry(self, names: Sequence[bytes]) -> None:
+        """Of values only: a history may be needed whenever its entity comes back."""
+        if self._spec.keep_seconds is not None:
+            self._workspace.online.expire(self._spec.place, names, self._spec.keep_seconds)
 
     def _computed(
         self, line: Timeline, as_of: NDArray[np.int64], folded: list[list[Any] | None]

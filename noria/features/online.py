@@ -56,6 +56,15 @@ class OnlineSpec:
     half_lives: tuple[tuple[int, int], ...] = ()
 
     @property
+    def keep_seconds(self) -> int | None:
+        """How long after it was written a value may be asked for, as present or as expired; None for always.
+
+        A day longer than the ttl, which counts from the event: until then a reader tells what is expired from what is
+        missing, and clocks that differ do no harm.
+        """
+        return None if self.ttl is None else self.ttl // 1_000_000 + 86_400
+
+    @property
     def depends_on_time(self) -> bool:
         """Whether values change though nothing happens."""
         return bool(self.moving or self.half_lives)

@@ -178,9 +178,9 @@ class FeatureStore:
         spec = group.online_spec()
         keys, columns, kept = _newest_values(group, spec, line, as_of)
         values = sorted(zip(keys, kept, strict=True))
-        if spec.depends_on_time and group.source.time is not None:
+        if group.source.time is not None:
             values.append((CLOCK, b""))
-        self._replace(spec.place, as_of, values)
+        self._replace(spec, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
         self._workspace.records.commit(Put("materialized", spec.place, done))
@@ -202,23 +202,26 @@ class FeatureStore:
         self._workspace.records.commit(Put("materialized", place, done))
         return Materialized(len(line.order), len(numbers), as_of)
 
-    def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+    def _replace(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""
-        online = self._workspace.online
+        online, place = self._workspace.online, spec.place
         before = self._workspace.records.get("materialized", place)
         if before is not None and before.data["as_of"] > as_of:
             # The history was rewritten: the newer values are of events that are no more.
             online.drop(place)
-        self._write(place, as_of, values)
+        self._write(spec, as_of, values)
         online.drop(place, older_than=as_of)
         if before is not None and before.data["as_of"] == as_of and online.count(place) > len(values):
             online.drop(place)  # some were written as of the very same instant, and are no more
-            self._write(place, as_of, values)
+            self._write(spec, as_of, values)
 
-    def _write(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+    def _write(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+        place = spec.place
         for start in range(0, len(values), _BATCH):
             keys, packed = zip(*values[start : start + _BATCH], strict=True)
             self._workspace.online.write(place, keys, [as_of] * len(keys), packed)
+            if spec.keep_seconds is not None:
+                self._workspace.online.expire(place, [key for key in keys if key != CLOCK], spec.keep_seconds)
 
     def is_materialized(self, group: FeatureGroup) -> bool:
         """Whether the online store has the group's values: one entity that was written last bears witness."""
