@@ -43,6 +43,7 @@ _ROOMS = {
         "unique",
     ),
     "noria.features": (
+        "Entity",
         "FeatureGroup",
         "FeatureStore",
         "count",
@@ -80,6 +81,9 @@ if TYPE_CHECKING:
     from noria.core import Schema as Schema
     from noria.core import Settings as Settings
     from noria.core import Timestamp as Timestamp
+    from noria.features import (
+        Entity as Entity,
+    )
     from noria.features import (
         FeatureGroup as FeatureGroup,
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         sum,  # noqa: A004
         top_k,
     )
+    from noria.features.entity import Entity, check_entities
     from noria.features.group import FeatureGroup
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
     from noria.features.store import FeatureStore, Materialized
@@ -51,6 +52,7 @@ _ORIGIN = {
         ),
         "definitions",
     ),
+    **dict.fromkeys(("Entity", "check_entities"), "entity"),
     "FeatureGroup": "group",
     "FeatureStore": "store",
     "Materialized": "store",
@@ -58,6 +60,7 @@ _ORIGIN = {
 }
 
 __all__ = [
+    "Entity",
     "Feature",
     "FeatureGroup",
     "FeatureStore",
@@ -65,6 +68,7 @@ __all__ = [
     "OnlineFeatures",
     "OnlineReader",
     "OnlineSpec",
+    "check_entities",
     "count",
     "decayed_sum",
     "derived",
