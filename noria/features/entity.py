@@ -8,7 +8,7 @@ from typing import Any
 
 from noria.core import ConfigError, check_name
 
-KEY_TYPES = ("str", "int8", "int16", "int32", "int64")
+KEY_TYPES = ("str", "uuid", "int8", "int16", "int32", "int64")
 """The types that a column of an entity's id may have."""
 
 
@@ -83,7 +83,7 @@ def check_entities(groups: Iterable[Any]) -> None:
 
 
 def _kind(dtype: str) -> str:
-    return "a whole number" if dtype.startswith("int") else {"str": "text"}.get(dtype, dtype)
+    return "a whole number" if dtype.startswith("int") else {"str": "text", "uuid": "a UUID"}.get(dtype, dtype)
 
 
 def _shown(keys: Mapping[str, str]) -> str:

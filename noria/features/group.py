@@ -59,7 +59,7 @@ class FeatureGroup:
             if self.source.schema[key].dtype not in KEY_TYPES:
                 raise ConfigError(
                     f"feature group {self.name!r}: the entity {key!r} is {self.source.schema[key].dtype}",
-                    hint="an entity's id is a whole number or text",
+                    hint="an entity's id is a UUID, a whole number or text",
                     field=key,
                 )
         for name, feature in self.features.items():
@@ -137,11 +137,17 @@ class FeatureGroup:
             "kind": self.kind,
             "name": self.name,
             "entity": plain(self.entity),
+            **self._uuids(),
             "source": self.source.name,
             "features": {name: feature.to_dict() for name, feature in self.features.items()},
             "types": self.types(),
             "ttl": self.ttl,
         }
+
+    def _uuids(self) -> dict[str, Any]:
+        # A UUID is another key online than the same text. Definitions from before there were UUIDs stay as they were.
+        uuids = [key for key in self.keys if self.source.schema[key].dtype == "uuid"]
+        return {"uuids": uuids} if uuids else {}
 
     def types(self) -> dict[str, str]:
         """The type of each feature's values; `list[…]` for lists."""

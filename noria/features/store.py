@@ -17,6 +17,7 @@ from noria.features.catalog import Catalog
 from noria.features.events import check_ids, timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
+from noria.features.ids import ids_of
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
@@ -73,7 +74,7 @@ class FeatureStore:
             _check_labels(labels, group)
             if id(line) not in kept:
                 calculator = Calculator(line)
-                kept[id(line)] = calculator, calculator.ask(line.numbers(labels.select(group.keys)), _when(group, at))
+                kept[id(line)] = calculator, calculator.ask(line.numbers(ids_of(labels, group)), _when(group, at))
             calculator, questions = kept[id(line)]
             made = features(group, calculator, questions)
             if group.ttl is not None:

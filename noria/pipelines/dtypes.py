@@ -14,7 +14,8 @@ _TYPES: dict[str, pl.DataType] = {
     "float32": pl.Float32(),
     "float64": pl.Float64(),
     "bool": pl.Boolean(),
-    "str": pl.String(),
+    "str": pl.String(),  # before "uuid": text is "str", unless a schema says more
+    "uuid": pl.String(),
     "date": pl.Date(),
     "timestamp": pl.Datetime("us", "UTC"),
 }

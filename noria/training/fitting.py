@@ -67,7 +67,7 @@ def train_and_register(
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.inputs.steps),
             "groups": [group.online_spec().to_dict() for group in pipeline.groups],
-            "entities": {key: pipeline.labels.schema[key].spec() for group in pipeline.groups for key in group.keys},
+            "entities": _entities(pipeline),
         },
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),
@@ -161,6 +161,16 @@ def _verdict(metric: str, fitted: Fitted) -> str:
     value, baseline = fitted.metrics[metric], fitted.baseline[metric]
     better = value > baseline if METRICS[metric].greater_is_better else value < baseline
     return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
+
+
+def _entities(pipeline: ModelTrainingPipeline) -> dict[str, str]:
+    """The ids that a request gives, as the labels have them; where only one side says UUID, the groups decide."""
+    found: dict[str, str] = {}
+    for group in pipeline.groups:
+        for key in group.keys:
+            field, kind = pipeline.labels.schema[key], group.source.schema[key].dtype
+            found[key] = kind if "uuid" in (field.dtype, kind) and found.get(key) != "str" else field.spec()
+    return found
 
 
 def _sources(pipeline: ModelTrainingPipeline) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -55,6 +56,7 @@ class TabularServable:
         self._reader = reader
         self._entities = entities
         self._columns = columns
+        self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
 
@@ -81,7 +83,7 @@ class TabularServable:
         ends: list[int] = []
         for request in requests:
             if request.instances is not None:
-                rows += [msgspec.structs.astuple(row) for row in request.instances]
+                rows += map(self._values, request.instances)
             else:
                 rows += self._look_up(request.entities)
             ends.append(len(rows))
@@ -95,6 +97,10 @@ class TabularServable:
             for a, b in zip(starts, ends, strict=True)
         ]
 
+    def _values(self, row: Any) -> tuple[Any, ...]:
+        values = msgspec.structs.astuple(row)
+        return tuple(map(_plain, values)) if self._has_uuids else values
+
     def _look_up(self, entities: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Rows in the order of the inputs: the request's own columns, then each group's features."""
         reader = self._reader
@@ -106,7 +112,7 @@ class TabularServable:
             ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
             values |= reader.read(spec.group, ids).columns
         for name in self._columns:
-            values[name] = [getattr(entity, _attribute(name)) for entity in entities]
+            values[name] = [_plain(getattr(entity, _attribute(name))) for entity in entities]
         return list(zip(*(values[name] for name in self._inputs.schema.names), strict=True))
 
     def warm_up(self) -> None:
@@ -128,6 +134,10 @@ def _attribute(name: str) -> str:
     return "f_" + name.encode().hex()
 
 
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value  # to a model a UUID is text
+
+
 def _rows_of(row: Any) -> Any:
     return Annotated[list[row], msgspec.Meta(min_length=1, max_length=MAX_ROWS)] | None
 
@@ -135,7 +145,7 @@ def _rows_of(row: Any) -> Any:
 def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:
     fields: list[Any] = []
     for field in Schema.of(specs):
-        kind: Any = {"bool": bool, "str": str}.get(field.dtype, float)
+        kind: Any = {"bool": bool, "str": str, "uuid": UUID}.get(field.dtype, float)
         if field.dtype in _RANGES:
             bits = _RANGES[field.dtype]
             kind = Annotated[int, msgspec.Meta(ge=-(2**bits), le=2**bits - 1)]
