@@ -46,6 +46,7 @@ _ROOMS = {
         "Entity",
         "FeatureGroup",
         "FeatureStore",
+        "OnDemand",
         "count",
         "decayed_sum",
         "derived",
@@ -89,6 +90,9 @@ if TYPE_CHECKING:
     )
     from noria.features import (
         FeatureStore as FeatureStore,
+    )
+    from noria.features import (
+        OnDemand as OnDemand,
     )
     from noria.features import (
         count as count,

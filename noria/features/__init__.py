@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from noria.features.entity import Entity, check_entities
     from noria.features.group import FeatureGroup
+    from noria.features.on_demand import BoundOnDemand, OnDemand, bound
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
     from noria.features.store import FeatureStore, Materialized
 
@@ -54,20 +55,24 @@ _ORIGIN = {
     ),
     **dict.fromkeys(("Entity", "check_entities"), "entity"),
     "FeatureGroup": "group",
+    **dict.fromkeys(("BoundOnDemand", "OnDemand", "bound"), "on_demand"),
     "FeatureStore": "store",
     "Materialized": "store",
     **dict.fromkeys(("OnlineFeatures", "OnlineReader", "OnlineSpec"), "online"),
 }
 
 __all__ = [
+    "BoundOnDemand",
     "Entity",
     "Feature",
     "FeatureGroup",
     "FeatureStore",
     "Materialized",
+    "OnDemand",
     "OnlineFeatures",
     "OnlineReader",
     "OnlineSpec",
+    "bound",
     "check_entities",
     "count",
     "decayed_sum",

@@ -11,7 +11,7 @@ from noria.features.group import FeatureGroup
 from noria.features.ids import check_uuids
 from noria.features.timeline import Timeline
 from noria.pipelines import Source, Stream
-from noria.pipelines.dtypes import polars_type
+from noria.pipelines.dtypes import fits, polars_type
 from noria.storage import Workspace
 
 
@@ -98,23 +98,10 @@ def _check_column(group: FeatureGroup, column: str, schema: Mapping[str, pl.Data
 def _check_type(what: str, group: FeatureGroup, column: str, got: pl.DataType) -> None:
     wanted = polars_type(group.source.schema[column])
     is_uuids = got == pl.Object and group.source.schema[column].dtype == "uuid"
-    if not (is_uuids or _fits(got, wanted)):
+    if not (is_uuids or fits(got, wanted)):
         raise ConfigError(
             f"feature group {group.name!r}: {what} is {got}, and in source {group.source.name!r} it is "
             f"{group.source.schema[column].spec()}",
             hint=f"cast it to pl.{wanted!r}",
             field=column,
         )
-
-
-def _fits(got: pl.DataType, wanted: pl.DataType) -> bool:
-    """Whether values keep their meaning under the wanted type."""
-    if wanted.is_integer():
-        fits = got.is_integer()
-    elif wanted.is_float():
-        fits = got.is_numeric()
-    elif wanted == pl.String:
-        fits = got in (pl.String, pl.Categorical, pl.Enum)
-    else:
-        fits = got.base_type() == wanted.base_type()
-    return fits or got == pl.Null

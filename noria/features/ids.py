@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from noria.core import DataError, Schema
+from noria.core import DataError, Field, Schema
 from noria.features.group import FeatureGroup
 from noria.pipelines.convert import convert
+from noria.pipelines.dtypes import fits
 
 
 def ids_of(labels: pl.DataFrame, group: FeatureGroup) -> pl.DataFrame:
@@ -31,10 +32,12 @@ def check_uuids(events: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 def _with_uuids(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     uuids = [schema[name] for name in frame.columns if schema[name].dtype == "uuid"]
-    return frame.with_columns(convert(field, _text(frame[field.name])) for field in uuids) if uuids else frame
+    return frame.with_columns(uuids_as_text(frame[field.name], field) for field in uuids) if uuids else frame
 
 
-def _text(column: pl.Series) -> pl.Series:
-    if column.dtype != pl.Object:  # Python's UUIDs are objects to Polars
-        return column
-    return pl.Series(column.name, [None if value is None else str(value) for value in column.to_list()], pl.String)
+def uuids_as_text(column: pl.Series, field: Field) -> pl.Series:
+    """UUIDs in any form as tables have them, also Python's, which are objects to Polars."""
+    if column.dtype == pl.Object:
+        texts = [None if value is None else str(value) for value in column.to_list()]
+        column = pl.Series(column.name, texts, pl.String)
+    return convert(field, column) if fits(column.dtype, pl.String()) else column

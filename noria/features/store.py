@@ -18,6 +18,7 @@ from noria.features.events import check_ids, timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
 from noria.features.ids import ids_of
+from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
@@ -51,7 +52,7 @@ class FeatureStore:
     def training_set(
         self,
         labels: pl.DataFrame,
-        groups: Sequence[FeatureGroup],
+        groups: Sequence[FeatureGroup | OnDemand],
         *,
         time: str,
         events: Mapping[str, pl.DataFrame] | None = None,
@@ -60,7 +61,8 @@ class FeatureStore:
 
         Args:
             labels: one row per label, with every group's entity column. All rows are kept, in their order.
-            groups: whose features to add, as columns named `group.feature`.
+            groups: whose features to add, as columns named `group.feature`; those on demand come after all others, and
+                the labels have their inputs.
             time: the column with the labels' instants (Datetime).
             events: frames to use instead of the tables of the groups' sources, by source name.
 
@@ -68,7 +70,8 @@ class FeatureStore:
             ConfigError: a column of the labels or events is missing or of another type, or a feature's name is taken.
             DataError: a label or an event has no time.
         """
-        at = _instants(labels, time)
+        at, (groups, on_demand) = _instants(labels, time), apart(groups)
+        computed = bound(on_demand, groups)
         kept: dict[int, tuple[Calculator, Questions]] = {}  # groups of one timeline share what is worked out for it
         for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
             _check_labels(labels, group)
@@ -82,7 +85,7 @@ class FeatureStore:
                 expired = pl.Series(exists & (newest < at - duration(group.ttl)))
                 made = [column.set(expired, None) for column in made]
             labels = labels.with_columns(column.alias(f"{group.name}.{column.name}") for column in made)
-        return labels
+        return labels.with_columns(column for part in computed for column in part.columns(labels))
 
     @property
     def catalog(self) -> Catalog:
