@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from noria.features.group import FeatureGroup
     from noria.features.on_demand import BoundOnDemand, OnDemand, bound
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
+    from noria.features.online_groups import OnlineGroups
     from noria.features.store import FeatureStore, Materialized
 
 _ORIGIN = {
@@ -58,6 +59,7 @@ _ORIGIN = {
     **dict.fromkeys(("BoundOnDemand", "OnDemand", "bound"), "on_demand"),
     "FeatureStore": "store",
     "Materialized": "store",
+    "OnlineGroups": "online_groups",
     **dict.fromkeys(("OnlineFeatures", "OnlineReader", "OnlineSpec"), "online"),
 }
 
@@ -70,6 +72,7 @@ __all__ = [
     "Materialized",
     "OnDemand",
     "OnlineFeatures",
+    "OnlineGroups",
     "OnlineReader",
     "OnlineSpec",
     "bound",

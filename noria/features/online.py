@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(list).decode
 
 CLOCK = b"\xff"
 """The key under which a group keeps the time of its source: no entity's, since no text and no array begins so, and a
-whole number has eight bytes."""
+whole number has eight bytes, a UUID sixteen."""
 NO_WHOLE_NUMBER = -(2**63)
 """What stands for a missing one among packed whole numbers."""
 

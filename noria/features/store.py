@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import polars as pl
@@ -20,11 +20,15 @@ from noria.features.group import FeatureGroup
 from noria.features.ids import ids_of
 from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
+from noria.features.online_groups import OnlineGroups, check_different, ids_of_spec, read_groups
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
 from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
+
+AnyGroup: TypeAlias = FeatureGroup | OnlineSpec | str
+Ids: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]]
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
@@ -233,20 +237,38 @@ class FeatureStore:
         witness = bytes.fromhex(record.data["witness"])
         return not witness or self._workspace.online.read(place, [witness]) != [None]
 
-    def get_online(self, group: FeatureGroup | OnlineSpec | str, entity_ids: Sequence[Any]) -> OnlineFeatures:
-        """The newest materialized values of a group for some entities.
+    @overload
+    def get_online(self, group: AnyGroup, entity_ids: Ids) -> OnlineFeatures: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def get_online(self, group: Sequence[AnyGroup], entity_ids: Ids) -> OnlineGroups: ...
+
+    def get_online(self, group: AnyGroup | Sequence[AnyGroup], entity_ids: Ids) -> OnlineFeatures | OnlineGroups:
+        """The newest materialized values of a group, or of several, for some entities.
 
         Args:
-            group: a group, its spec, or the name (`name@version`) of a registered one.
-            entity_ids: in any order, as often as you like.
+            group: a group, its spec, or the name (`name@version`) of a registered one; or several of them.
+            entity_ids: in any order, as often as you like; or columns of them by the names of the keys, of one length,
+                as groups with different keys need them: `{"user": [7, 8], "item": [3, 3]}`.
 
         Raises:
             NotFoundError: no group of that name is registered.
-            ConfigError: an id of the wrong type.
+            ConfigError: an id of the wrong type, or ids that aren't those of every group.
         """
-        spec = group.online_spec() if isinstance(group, FeatureGroup) else group
-        spec = self.catalog.get(spec).spec if isinstance(spec, str) else spec
-        return OnlineReader(self._workspace.online, [spec], self._workspace.clock).read(spec.group, entity_ids)
+        if isinstance(group, (FeatureGroup, OnlineSpec, str)):
+            spec = self._spec(group)
+            return self._reader([spec]).read(spec.group, ids_of_spec(spec, entity_ids))
+        specs = [self._spec(one) for one in group]
+        check_different(specs)
+        return read_groups(self._reader(specs), entity_ids)
+
+    def _spec(self, group: AnyGroup) -> OnlineSpec:
+        if isinstance(group, FeatureGroup):
+            return group.online_spec()
+        return self.catalog.get(group).spec if isinstance(group, str) else group
+
+    def _reader(self, specs: Sequence[OnlineSpec]) -> OnlineReader:
+        return OnlineReader(self._workspace.online, specs, self._workspace.clock)
 
     def close(self) -> None:
         """Close the stores."""
