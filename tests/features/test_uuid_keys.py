@@ -9,19 +9,23 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import numpy as np
 import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 import noria as nr
 from noria.core import ConfigError, DataError, RequestError, SchemaError, Settings
+from noria.features.feed import Feed
 from noria.pipelines.intake import StreamSpec
 from noria.pipelines.online_sinks import LatestRow
+from noria.pipelines.stream_sinks import StreamRows
 from noria.registry import ModelRegistry
 from noria.serving import ModelServer, load_servable
 from noria.serving.events import EventDoor
 from noria.serving.feature_door import FeatureDoor
 from noria.storage import Workspace
+from noria.storage.online import Mark
 from noria.telemetry import MetricsCollector
 
 ANN, BOB, EVE = (UUID(int=n + (1 << 127)) for n in (10, 11, 12))
@@ -161,6 +165,17 @@ def test_streams_take_uuids_in(workspace: Workspace) -> None:
     for asked in ([ANN, BOB], [str(ANN).upper(), BOB.hex]):
         rows = stream.online[0].read(workspace.online, stream, asked)
         assert [row["user"] for row in rows] == [str(ANN), str(BOB)]
+
+
+def test_a_stream_keeps_groups_of_uuids_up(workspace: Workspace) -> None:
+    stream = nr.Stream("buys", schema=SCHEMA, key="user")
+    group = nr.FeatureGroup("habits", "user", stream, {"spent": nr.sum("price"), "n": nr.count(window="1h")})
+    feed = Feed(group, stream, workspace)
+    feed.prepare(stream)
+    rows = StreamRows(0, EVENTS, np.arange(3), 3)
+    feed.write(workspace.online, stream, rows, Mark("m", workspace.online.marks("m").get("m", -1), 3))
+    found = nr.FeatureStore(workspace).get_online(group, [ANN, str(BOB).upper(), EVE])
+    assert found.columns == {"habits.spent": [4.0, 4.0, None], "habits.n": [2, 1, 0]}
 
 
 def test_a_server_reads_by_uuids_and_takes_events_with_them(workspace: Workspace) -> None:
