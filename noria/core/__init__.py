@@ -26,6 +26,7 @@ from noria.core.progress import NoProgress, Progress, task
 from noria.core.schema import Field, Schema, Timestamp
 from noria.core.settings import RunSettings, ServeSettings, Settings, StorageSettings
 from noria.core.time import Clock, SystemClock, duration, to_iso
+from noria.core.uuids import uuid_bytes, uuid_text
 
 __all__ = [
     "BusyError",
@@ -60,4 +61,6 @@ __all__ = [
     "fingerprint",
     "task",
     "to_iso",
+    "uuid_bytes",
+    "uuid_text",
 ]

@@ -8,9 +8,10 @@ import polars as pl
 
 from noria.core import ConfigError, DataError, allowed
 from noria.features.group import FeatureGroup
+from noria.features.ids import check_uuids
 from noria.features.timeline import Timeline
 from noria.pipelines import Source, Stream
-from noria.pipelines.dtypes import polars_type
+from noria.pipelines.dtypes import fits, polars_type
 from noria.storage import Workspace
 
 
@@ -63,7 +64,8 @@ def _frame(groups: Sequence[FeatureGroup], workspace: Workspace, given: pl.DataF
     for group in groups:
         check_columns(group, schema)
     columns = list(dict.fromkeys(column for group in groups for column in columns_of(group)))
-    frame = _cast(table.read(columns=columns) if given is None else given.select(columns), source)
+    read = table.read(columns=columns) if given is None else check_uuids(given.select(columns), source.schema)
+    frame = _cast(read, source)
     if source.time is not None and frame[source.time].null_count():
         raise DataError(
             f"{frame[source.time].null_count()} events of {source.name!r} have no {source.time!r}",
@@ -95,23 +97,11 @@ def _check_column(group: FeatureGroup, column: str, schema: Mapping[str, pl.Data
 
 def _check_type(what: str, group: FeatureGroup, column: str, got: pl.DataType) -> None:
     wanted = polars_type(group.source.schema[column])
-    if not _fits(got, wanted):
+    is_uuids = got == pl.Object and group.source.schema[column].dtype == "uuid"
+    if not (is_uuids or fits(got, wanted)):
         raise ConfigError(
             f"feature group {group.name!r}: {what} is {got}, and in source {group.source.name!r} it is "
             f"{group.source.schema[column].spec()}",
             hint=f"cast it to pl.{wanted!r}",
             field=column,
         )
-
-
-def _fits(got: pl.DataType, wanted: pl.DataType) -> bool:
-    """Whether values keep their meaning under the wanted type."""
-    if wanted.is_integer():
-        fits = got.is_integer()
-    elif wanted.is_float():
-        fits = got.is_numeric()
-    elif wanted == pl.String:
-        fits = got in (pl.String, pl.Categorical, pl.Enum)
-    else:
-        fits = got.base_type() == wanted.base_type()
-    return fits or got == pl.Null

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import polars as pl
@@ -17,12 +17,18 @@ from noria.features.catalog import Catalog
 from noria.features.events import check_ids, timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
+from noria.features.ids import ids_of
+from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
+from noria.features.online_groups import OnlineGroups, check_different, ids_of_spec, read_groups
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
 from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
+
+AnyGroup: TypeAlias = FeatureGroup | OnlineSpec | str
+Ids: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]]
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
@@ -50,7 +56,7 @@ class FeatureStore:
     def training_set(
         self,
         labels: pl.DataFrame,
-        groups: Sequence[FeatureGroup],
+        groups: Sequence[FeatureGroup | OnDemand],
         *,
         time: str,
         events: Mapping[str, pl.DataFrame] | None = None,
@@ -59,7 +65,8 @@ class FeatureStore:
 
         Args:
             labels: one row per label, with every group's entity column. All rows are kept, in their order.
-            groups: whose features to add, as columns named `group.feature`.
+            groups: whose features to add, as columns named `group.feature`; those on demand come after all others, and
+                the labels have their inputs.
             time: the column with the labels' instants (Datetime).
             events: frames to use instead of the tables of the groups' sources, by source name.
 
@@ -67,13 +74,14 @@ class FeatureStore:
             ConfigError: a column of the labels or events is missing or of another type, or a feature's name is taken.
             DataError: a label or an event has no time.
         """
-        at = _instants(labels, time)
+        at, (groups, on_demand) = _instants(labels, time), apart(groups)
+        computed = bound(on_demand, groups)
         kept: dict[int, tuple[Calculator, Questions]] = {}  # groups of one timeline share what is worked out for it
         for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
             _check_labels(labels, group)
             if id(line) not in kept:
                 calculator = Calculator(line)
-                kept[id(line)] = calculator, calculator.ask(line.numbers(labels.select(group.keys)), _when(group, at))
+                kept[id(line)] = calculator, calculator.ask(line.numbers(ids_of(labels, group)), _when(group, at))
             calculator, questions = kept[id(line)]
             made = features(group, calculator, questions)
             if group.ttl is not None:
@@ -81,7 +89,7 @@ class FeatureStore:
                 expired = pl.Series(exists & (newest < at - duration(group.ttl)))
                 made = [column.set(expired, None) for column in made]
             labels = labels.with_columns(column.alias(f"{group.name}.{column.name}") for column in made)
-        return labels
+        return labels.with_columns(column for part in computed for column in part.columns(labels))
 
     @property
     def catalog(self) -> Catalog:
@@ -232,20 +240,38 @@ class FeatureStore:
         witness = bytes.fromhex(record.data["witness"])
         return not witness or self._workspace.online.read(place, [witness]) != [None]
 
-    def get_online(self, group: FeatureGroup | OnlineSpec | str, entity_ids: Sequence[Any]) -> OnlineFeatures:
-        """The newest materialized values of a group for some entities.
+    @overload
+    def get_online(self, group: AnyGroup, entity_ids: Ids) -> OnlineFeatures: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def get_online(self, group: Sequence[AnyGroup], entity_ids: Ids) -> OnlineGroups: ...
+
+    def get_online(self, group: AnyGroup | Sequence[AnyGroup], entity_ids: Ids) -> OnlineFeatures | OnlineGroups:
+        """The newest materialized values of a group, or of several, for some entities.
 
         Args:
-            group: a group, its spec, or the name (`name@version`) of a registered one.
-            entity_ids: in any order, as often as you like.
+            group: a group, its spec, or the name (`name@version`) of a registered one; or several of them.
+            entity_ids: in any order, as often as you like; or columns of them by the names of the keys, of one length,
+                as groups with different keys need them: `{"user": [7, 8], "item": [3, 3]}`.
 
         Raises:
             NotFoundError: no group of that name is registered.
-            ConfigError: an id of the wrong type.
+            ConfigError: an id of the wrong type, or ids that aren't those of every group.
         """
-        spec = group.online_spec() if isinstance(group, FeatureGroup) else group
-        spec = self.catalog.get(spec).spec if isinstance(spec, str) else spec
-        return OnlineReader(self._workspace.online, [spec], self._workspace.clock).read(spec.group, entity_ids)
+        if isinstance(group, (FeatureGroup, OnlineSpec, str)):
+            spec = self._spec(group)
+            return self._reader([spec]).read(spec.group, ids_of_spec(spec, entity_ids))
+        specs = [self._spec(one) for one in group]
+        check_different(specs)
+        return read_groups(self._reader(specs), entity_ids)
+
+    def _spec(self, group: AnyGroup) -> OnlineSpec:
+        if isinstance(group, FeatureGroup):
+            return group.online_spec()
+        return self.catalog.get(group).spec if isinstance(group, str) else group
+
+    def _reader(self, specs: Sequence[OnlineSpec]) -> OnlineReader:
+        return OnlineReader(self._workspace.online, specs, self._workspace.clock)
 
     def close(self) -> None:
         """Close the stores."""

@@ -22,6 +22,7 @@ from noria.telemetry import MetricsCollector, MLLogger
 REFRESH_SECONDS = 1.0
 
 _encode = msgspec.json.Encoder().encode
+_EXAMPLES: dict[str, Any] = {"str": "a", "uuid": "6f1c0a50-0000-4000-8000-000000000001"}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 Answer = Callable[[Exchange, int, "bytes | Exception"], None]
@@ -196,7 +197,7 @@ class FeatureDoor:
         )
         groups = list(self.groups.by_name.values())[:1]
         entities = {
-            key: [1 if kind != "str" else "a"]
+            key: [_EXAMPLES.get(kind, 1)]
             for g in groups
             for key, kind in zip(g.spec.keys, g.spec.key_types, strict=True)
         }

@@ -67,14 +67,13 @@ def train_and_register(
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.inputs.steps),
             "groups": [group.online_spec().to_dict() for group in pipeline.groups],
-            "entities": {key: pipeline.labels.schema[key].spec() for group in pipeline.groups for key in group.keys},
+            "entities": _entities(pipeline),
+            "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
-        lineage=Lineage(
-            versions, {g.name: g.definition_hash() for g in pipeline.groups}, code_state(workspace.settings.root)
-        ),
+        lineage=Lineage(versions, _definitions(pipeline), code_state(workspace.settings.root)),
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
     if verdict.startswith("better"):
@@ -119,6 +118,7 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Examples:
     if pipeline.groups:
         store = FeatureStore(workspace)
         joined = store.training_set(labelled, pipeline.groups, time=str(pipeline.labels.time))
+    joined = joined.with_columns(column for part in pipeline.on_demand for column in part.columns(joined))
     inputs = joined.select(pipeline.input_schema().names)
     return Examples(inputs, labelled["__target__"].to_numpy(), times, len(labels) - len(labelled))
 
@@ -161,6 +161,21 @@ def _verdict(metric: str, fitted: Fitted) -> str:
     value, baseline = fitted.metrics[metric], fitted.baseline[metric]
     better = value > baseline if METRICS[metric].greater_is_better else value < baseline
     return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
+
+
+def _definitions(pipeline: ModelTrainingPipeline) -> dict[str, str]:
+    found = {group.name: group.definition_hash() for group in pipeline.groups}
+    return found | {bound.part.name: bound.part.definition_hash() for bound in pipeline.on_demand}
+
+
+def _entities(pipeline: ModelTrainingPipeline) -> dict[str, str]:
+    """The ids that a request gives, as the labels have them; where only one side says UUID, the groups decide."""
+    found: dict[str, str] = {}
+    for group in pipeline.groups:
+        for key in group.keys:
+            field, kind = pipeline.labels.schema[key], group.source.schema[key].dtype
+            found[key] = kind if "uuid" in (field.dtype, kind) and found.get(key) != "str" else field.spec()
+    return found
 
 
 def _sources(pipeline: ModelTrainingPipeline) -> tuple[str, ...]:
