@@ -17,6 +17,7 @@ from noria.features.catalog import Catalog
 from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
+from noria.features.history import Note, noted
 from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
 from noria.features.timeline import Timeline
 from noria.features.windows import Calculator, Questions
@@ -151,6 +152,7 @@ class FeatureStore:
     def _materialize(
         self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None
     ) -> Materialized:
+        began = self._workspace.table(group.source.name).version()
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -168,8 +170,17 @@ class FeatureStore:
         self._replace(spec.place, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", spec.place, done))
+        note = self._note(group, as_of, None if events is not None else began)
+        self._workspace.records.commit(Put("materialized", spec.place, done), note)
         return Materialized(len(line.order), len(values), as_of)
+
+    def _note(self, group: FeatureGroup, as_of: int, began: int | None) -> Put:
+        """For the history: from which versions of the source's table the values were made."""
+        ended = self._workspace.table(group.source.name).version()
+        versions = None if began is None or ended is None else (began, ended)
+        return noted(
+            self._workspace.records, group.online_spec().place, Note(self._workspace.clock.now(), as_of, versions)
+        )
 
     def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""

@@ -6,6 +6,7 @@ one torn line, which readers skip and count. The oldest segments of all processe
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,6 +139,32 @@ class PredictionReader:
                         yield decode(line)
                     except (msgspec.DecodeError, UnicodeDecodeError):
                         self.torn += 1
+
+
+def newest(
+    reader: PredictionReader, *, model: str | None = None, since: int | None = None, limit: int = 10_000
+) -> list[Prediction]:
+    """The newest predictions, in the order of their times.
+
+    Args:
+        reader: where they are.
+        model: `name` or `name@version`; all by default, reads of features included.
+        since: microseconds; only those from then on.
+        limit: how many at most.
+    """
+    name, _, version = (model or "").partition("@")
+    wanted = (
+        one
+        for one in reader
+        if (not name or one.model == name)
+        and (not version or str(one.version) == version)
+        and (since is None or one.at >= since)
+    )
+    return heapq.nlargest(limit, wanted, key=_when)[::-1]
+
+
+def _when(prediction: Prediction) -> int:
+    return prediction.at
 
 
 def segments(folder: Path) -> list[Path]:
