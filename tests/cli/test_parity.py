@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -15,11 +17,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import msgspec
 import pytest
 
+from noria.cli import main
 from noria.core import Settings
 from noria.features.catalog import Catalog
 from noria.features.online import pack
@@ -56,6 +60,24 @@ def rows(count: int, since: datetime, seed: int) -> str:
         at = (since + timedelta(minutes=13 * n)).isoformat()
         lines.append(f"{n % 17},s{n % 3},{price},{str(price > 60).lower()},{at}\n")
     return "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def noria() -> Noria:
+    """The command line in this process: there are many calls, and a process of its own for each takes seconds."""
+
+    def call(*words: str, cwd: Path, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ, environ),
+        ):
+            returned = main([*words, "--project", str(cwd)])
+        assert returned == status, out.getvalue() + err.getvalue()
+        return subprocess.CompletedProcess(words, returned, out.getvalue(), err.getvalue())
+
+    return call
 
 
 @pytest.fixture(scope="module")
