@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 
 import noria as nr
 from noria.core import Settings
 from noria.features import OnlineReader
+from noria.features import store as store_module
 from noria.features.catalog import Catalog
 from noria.features.definitions import derived
 from noria.features.online import pack
@@ -233,3 +238,53 @@ def test_a_stream_is_a_source_too(tmp_path: Path) -> None:
 )
 def test_likeness(one: Any, other: Any, like: str) -> None:
     assert likeness(one, other) == likeness(other, one) == like
+
+
+@pytest.mark.soak
+def test_reads_amid_materializations_and_late_rows_are_all_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_BATCH", 50)  # values become visible in many small transactions
+    random, base = Random(1), 20_000 * DAY
+    source = nr.Source("events", "e.csv", schema={"user": "int64", "x": "float64", "at": nr.Timestamp("s")})
+    group = nr.FeatureGroup("g", "user", source, {"n": nr.count(window="1h"), "sum": nr.sum("x")})
+
+    def rows(count: int, until: int) -> pl.DataFrame:
+        ids, values = [random.randrange(1500) for _ in range(count)], [random.uniform(0, 9) for _ in range(count)]
+        times = [(until - random.randrange(18_000)) * 1_000_000 for _ in range(count)]
+        frame = pl.DataFrame({"user": ids, "x": values, "at": times})
+        return frame.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
+
+    with Workspace.open(Settings(tmp_path)) as workspace:
+        table, store, spec = workspace.table("events"), nr.FeatureStore(workspace), group.online_spec()
+        table.write(rows(5000, base), run_id="0")
+        store.materialize(group)
+        asked: list[Asked] = []
+        done = threading.Event()
+
+        def read() -> None:
+            reader, ids = OnlineReader(workspace.online, [spec]), Random(2)
+            while not done.wait(0.004):
+                began = time.monotonic()
+                wanted = [ids.randrange(1520) for _ in range(6)]
+                kept = GroupRead.of(Read(spec, wanted, reader.read("g", wanted)))
+                latency = int((time.monotonic() - began) * 1e6) + 1
+                asked.append(Asked(str(len(asked)), workspace.clock.now(), latency, kept))
+
+        def write() -> None:
+            number = 0
+            while not done.wait(0.05):
+                number += 1
+                table.write(rows(50, base + 40 * number), run_id=f"more-{number}")
+
+        threads = [threading.Thread(target=work) for work in (read, write)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            store.materialize(group)
+        done.set()
+        for thread in threads:
+            thread.join()
+        found = outcomes(check_parity(asked, workspace))
+        assert set(found) == {"equal", "late"}, found
