@@ -17,6 +17,7 @@ from noria.features.catalog import Catalog
 from noria.features.events import check_ids, timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
+from noria.features.history import Note, noted
 from noria.features.ids import ids_of
 from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
@@ -176,6 +177,7 @@ class FeatureStore:
     ) -> Materialized:
         if events is None and isinstance(group.source, Stream) and self._is_fed(group, group.source):
             return self._described(group, run_id)
+        began = self._workspace.table(group.source.name).version()
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -191,7 +193,8 @@ class FeatureStore:
         self._replace(spec, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", spec.place, done))
+        note = self._note(group, as_of, None if events is not None else began)
+        self._workspace.records.commit(Put("materialized", spec.place, done), note)
         return Materialized(len(line.order), len(keys), as_of)
 
     def _is_fed(self, group: FeatureGroup, stream: Stream) -> bool:
@@ -199,6 +202,7 @@ class FeatureStore:
 
     def _described(self, group: FeatureGroup, run_id: str | None) -> Materialized:
         """Statistics of a group that a stream feeds: of what its table has."""
+        began = self._workspace.table(group.source.name).version()
         (line,) = timelines([group], self._workspace, None)
         as_of = (int(line.times.max()) if len(line.times) else _NEVER) + 1
         calculator = Calculator(line)
@@ -207,8 +211,16 @@ class FeatureStore:
         place = group.online_spec().place
         statistics.keep(self._workspace.records, place, as_of, columns)
         done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", place, done))
+        self._workspace.records.commit(Put("materialized", place, done), self._note(group, as_of, began))
         return Materialized(len(line.order), len(numbers), as_of)
+
+    def _note(self, group: FeatureGroup, as_of: int, began: int | None) -> Put:
+        """For the history: from which versions of the source's table the values were made."""
+        ended = self._workspace.table(group.source.name).version()
+        versions = None if began is None or ended is None else (began, ended)
+        return noted(
+            self._workspace.records, group.online_spec().place, Note(self._workspace.clock.now(), as_of, versions)
+        )
 
     def _replace(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""

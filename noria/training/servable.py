@@ -13,6 +13,7 @@ import numpy as np
 from noria.core import NoriaError, RequestError, Schema
 from noria.core.bodies import decode
 from noria.features import BoundOnDemand, OnDemand, OnlineReader, OnlineSpec
+from noria.features.reads import Read
 from noria.pipelines import steps_from_dict
 from noria.registry import ModelRegistry, ModelVersion
 from noria.storage import Workspace
@@ -84,13 +85,23 @@ class TabularServable:
         return request
 
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
+        return self._answer(requests, [None] * len(requests))
+
+    def answer_traced(
+        self, operation: str, requests: Sequence[Any]
+    ) -> tuple[Sequence[Answer | NoriaError], Sequence[Sequence[Read]]]:
+        """The same, and what was read of feature groups for each request."""
+        reads: list[list[Read]] = [[] for _ in requests]
+        return self._answer(requests, reads), reads
+
+    def _answer(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> Sequence[Answer | NoriaError]:
         rows: list[tuple[Any, ...]] = []
         ends: list[int] = []
-        for request in requests:
+        for request, read in zip(requests, reads, strict=True):
             if request.instances is not None:
                 rows += map(self._values, request.instances)
             else:
-                rows += self._look_up(request.entities)
+                rows += self._look_up(request.entities, read)
             ends.append(len(rows))
         matrix = self._inputs.matrix_of_rows(rows)
         predictions = np.asarray(self._estimator.predict(matrix)).tolist()
@@ -110,14 +121,17 @@ class TabularServable:
         values = msgspec.structs.astuple(row)
         return tuple(map(_plain, values)) if self._has_uuids else values
 
-    def _look_up(self, entities: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _look_up(self, entities: Sequence[Any], reads: list[Read] | None) -> list[tuple[Any, ...]]:
         """Rows in the order of the inputs: the request's own columns, the groups' features, what is computed."""
         values: dict[str, list[Any]] = {}
         if self._reader is not None:
             for spec in self._reader.specs:
                 parts = [[getattr(entity, _attribute(key)) for entity in entities] for key in spec.keys]
                 ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
-                values |= self._reader.read(spec.group, ids).columns
+                found = self._reader.read(spec.group, ids)
+                values |= found.columns
+                if reads is not None:
+                    reads.append(Read(spec, ids, found))
         for name in self._columns:
             values[name] = [_plain(getattr(entity, _attribute(name))) for entity in entities]
         for part in self._on_demand:
