@@ -1,6 +1,6 @@
 """noria's side of the features' benchmark: `ROOT frames|table|windows REPEATS`, or `ROOT online URL USERS`.
 
-The online half materializes, then reads.
+The online half materializes, then reads. `ROOT project FOLDER` materializes into a project in that folder.
 """
 
 import json
@@ -99,7 +99,10 @@ with (
     nr.Workspace.open(nr.Settings(Path(folder), storage=storage)) as w,
 ):
     store = nr.FeatureStore(w)
-    if what == "online":
+    if what == "project":  # for a server
+        with nr.Workspace.open(nr.Settings(Path(sys.argv[3]))) as project:
+            nr.FeatureStore(project).materialize(LATEST, events=w.table("events").read())
+    elif what == "online":
         began = time.perf_counter()
         store.materialize(LATEST)
         seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

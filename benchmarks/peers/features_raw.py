@@ -1,4 +1,8 @@
-"""The raw limits of the features' benchmark: `ROOT polars|duckdb|numpy-windows|duckdb-windows REPEATS`."""
+"""The raw limits of the features' benchmark: `ROOT WAY REPEATS`.
+
+Ways: polars, polars-files, duckdb, duckdb-files, numpy-windows, duckdb-windows. With `-files` each call reads the
+events from the files of noria's table, else they are in memory.
+"""
 
 import json
 import sys
@@ -11,13 +15,15 @@ from features_shared import check, check_windows, timed
 
 root, what, repeats = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 EVENTS, LABELS = root / "events.parquet", root / "labels.parquet"
+TABLE = root / "tables" / "events" / "*.parquet"
 DAY = 86_400_000_000
 
 
 def join_polars() -> Any:
-    events, labels = pl.read_parquet(EVENTS), pl.read_parquet(LABELS)
+    kept, labels = None if what.endswith("files") else pl.read_parquet(EVENTS), pl.read_parquet(LABELS)
 
     def work() -> pl.DataFrame:
+        events = pl.read_parquet(TABLE) if kept is None else kept
         return (
             labels.with_row_index("row")
             .sort("when")
@@ -40,8 +46,9 @@ def duckdb_tables() -> Any:
 
     connection = duckdb.connect()
     connection.sql("SET TimeZone = 'UTC'")
-    columns = "*" if what == "duckdb" else '"user", "at", f0, f1'
-    connection.sql(f"CREATE TABLE events AS SELECT {columns} FROM read_parquet('{EVENTS}')")
+    columns = '"user", "at", f0, f1' if what.endswith("windows") else "*"
+    kind, files = ("VIEW", TABLE) if what.endswith("files") else ("TABLE", EVENTS)
+    connection.sql(f"CREATE {kind} events AS SELECT {columns} FROM read_parquet('{files}')")
     connection.sql(
         f"CREATE TABLE labels AS SELECT *, file_row_number AS row FROM read_parquet('{LABELS}', file_row_number = true)"
     )
@@ -134,11 +141,17 @@ def lists(made: Any) -> pl.DataFrame:
 
 ways = {
     "polars": join_polars,
+    "polars-files": join_polars,
     "duckdb": join_duckdb,
+    "duckdb-files": join_duckdb,
     "numpy-windows": windows_numpy,
     "duckdb-windows": windows_duckdb,
 }
 seconds, made = timed(ways[what](), repeats)
-frame = lists(made) if what == "numpy-windows" else pl.DataFrame(pl.from_arrow(made) if what == "duckdb" else made)
+frame = (
+    lists(made)
+    if what == "numpy-windows"
+    else pl.DataFrame(pl.from_arrow(made) if what in ("duckdb", "duckdb-files") else made)
+)
 checked = (check_windows if what.endswith("windows") else check)(frame)
 print(json.dumps({"seconds": seconds, "rows": len(frame), "check": checked}))

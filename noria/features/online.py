@@ -6,6 +6,7 @@ The server needs neither the source nor a dataframe library for it: an `OnlineSp
 from __future__ import annotations
 
 import math
+import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from noria.storage import OnlineStore
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
+_whole_number = struct.Struct(">q").pack
 
 CLOCK = b"\xff"
 """The key under which a group keeps the time of its source: no entity's, since no text and no array begins so, and a
@@ -102,8 +104,8 @@ class OnlineSpec:
                     return cast("list[bytes]", keys)
             elif kinds == {int}:
                 try:
-                    return [entity_id.to_bytes(8, "big", signed=True) for entity_id in entity_ids]
-                except OverflowError:
+                    return list(map(_whole_number, entity_ids))
+                except struct.error:
                     pass  # `key` says which one doesn't fit
         return [self.key(entity_id) for entity_id in entity_ids]
 
@@ -117,8 +119,7 @@ class OnlineSpec:
         return msgspec.convert(data, OnlineSpec)
 
 
-@dataclass(frozen=True)
-class OnlineFeatures:
+class OnlineFeatures(msgspec.Struct, frozen=True):
     """Features of several entities, in the order in which they were asked for.
 
     Attributes:
@@ -146,7 +147,7 @@ def _key(group: str, name: str, kind: str, value: Any) -> bytes:
         if (made := uuid_bytes(value)) is not None:
             return made
     elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-        return value.to_bytes(8, "big", signed=True)
+        return _whole_number(value)
     raise ConfigError(f"{group}: {value!r} can't be a {name}", hint=f"its type is {kind}", field=name)
 
 
@@ -166,6 +167,7 @@ class _Layout:
     def __init__(self, spec: OnlineSpec) -> None:
         self.spec = spec
         self.place = spec.place
+        self.depends_on_time = spec.depends_on_time
         self.names = [f"{spec.group}.{name}" for name in spec.features]
         self.dates = [i for i, kind in enumerate(spec.types) if kind in ("date", "list[date]")]
         self.width = len(spec.features) + 1
@@ -253,22 +255,21 @@ class OnlineReader:
         layout = self._layouts.get(group)
         if layout is None:
             raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._layouts, group))
-        spec, missing = layout.spec, layout.missing
-        keys = spec.encode(entity_ids)
-        if spec.depends_on_time:
+        spec, keys = layout.spec, layout.spec.encode(entity_ids)
+        if layout.depends_on_time:
             clock, *values = self._store.read(layout.place, [CLOCK, *keys])
-            times_known = [value.time for value in (clock, *values) if value is not None]
+            seen = [value[0] for value in (clock, *values) if value is not None]
         else:
             values = self._store.read(layout.place, keys)
-            times_known = [value.time for value in values if value is not None]
-        instant = max(times_known, default=None)
+            seen = [value[0] for value in values if value is not None]
+        instant = max(seen) if seen else None
         if instant is not None and as_of is not None and as_of > instant:
             instant = as_of
-        rows = layout.decode([missing if value is None else value.value for value in values])
-        if spec.depends_on_time:
+        found = [value is not None for value in values]
+        rows = layout.decode([layout.missing if value is None else value[1] for value in values])
+        if layout.depends_on_time:
             for row in rows:
                 layout.move(row, instant or 0)
-        found = [value is not None for value in values]
         times: list[int | None]
         if len(rows) == 1:  # the server's usual question
             ((first, *row),) = rows
