@@ -280,6 +280,18 @@ class DeltaLakeTable:
                 hint=f"if a file is lost or damaged, build the table again: noria run {self.name} --full",
             ) from error
 
+    def added(self, since: int, version: int | None = None) -> pl.LazyFrame | None:
+        before = set(self._files(since))
+        now = self._files(version)
+        if not before.issubset(now):
+            return None
+        table = self._at(version)
+        return self._scan([uri for uri in now if uri not in before], table)
+
+    def _files(self, version: int | None) -> list[str]:
+        """In the order of the rows."""
+        return sorted(self._at(version).file_uris(), key=lambda uri: uri.rsplit("/", 1)[-1])
+
     def _open(self) -> DeltaTable | None:
         log = None if self._remote else _identity(Path(self._path) / "_delta_log")
         with self._lock:

@@ -117,3 +117,11 @@ class Table(Protocol):
     def read(self, version: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of a version, in memory."""
         ...
+
+    def added(self, since: int, version: int | None = None) -> pl.LazyFrame | None:
+        """The rows that came after a version, if none went: None if any rows that it had were replaced or rewritten.
+
+        Raises:
+            NotFoundError: there is no such table or version.
+        """
+        ...

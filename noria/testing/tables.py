@@ -199,3 +199,20 @@ class TableConformance:
         assert table.mark("m") == 9
         table.commit([table.stage(FRAME, "010")], FRAME.schema, mode="append", marks=[TableMark("m", 9, 10)])
         assert table.read().equals(pl.concat([before, FRAME]))
+
+    def test_what_was_added_since_a_version(self) -> None:
+        table = self.table("t")
+        first = table.write(FRAME, run_id="a")
+        same = table.added(first)
+        assert same is not None
+        assert same.collect().equals(FRAME.clear())
+        second = table.write(FRAME.reverse(), run_id="b")
+        third = table.write(FRAME.head(1), run_id="c")
+        added = table.added(first)
+        assert added is not None
+        assert added.collect().equals(pl.concat([FRAME.reverse(), FRAME.head(1)]))
+        between = table.added(first, second)
+        assert between is not None
+        assert between.collect().equals(FRAME.reverse())
+        table.write(FRAME, run_id="d", mode="overwrite")
+        assert table.added(third) is None
