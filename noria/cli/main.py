@@ -165,6 +165,12 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     show = _add(actions, "show", "models:show", "show all that is known about a version, as JSON", project)
     show.add_argument("label", metavar="MODEL[@VERSION]")
+    dataset = _add(
+        actions, "dataset", "models:dataset", "make what a version was trained on again, bit for bit", project
+    )
+    dataset.add_argument("label", metavar="MODEL[@VERSION]")
+    dataset.add_argument("--out", metavar="FILE", help="write the rows into this Parquet file")
+    dataset.add_argument("--json", action="store_true", help="print what was found as JSON")
     promote = _add(actions, "promote", "models:promote", "make a version the champion", project)
     promote.add_argument("label", metavar="MODEL@VERSION")
     promote.add_argument("--why", default="", help="the reason, for the audit trail")

@@ -143,7 +143,7 @@ class FeatureGroup:
                 types[name] = f"list[{dtype}]" if feature.is_list else dtype
         derived = {name: f.expression for name, f in self.features.items() if f.expression is not None}
         if derived:
-            from noria.features.derived import types_of
+            from noria.features.derivation import types_of
 
             types |= types_of(derived, types, self.name)
         return {name: types[name] for name in self.features}
@@ -174,7 +174,7 @@ class FeatureGroup:
         """The features of an entity without events."""
         if not any(feature.kind == "derived" for feature in self.features.values()):
             return tuple(feature.empty for feature in self.features.values())
-        from noria.features.derived import empty_of
+        from noria.features.derivation import empty_of
 
         return empty_of(self.features, self.types())
 

@@ -11,16 +11,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Field, Settings, allowed, duration
+from noria.core import ConfigError, DataError, Settings, allowed
 from noria.features import statistics
 from noria.features.catalog import Catalog
-from noria.features.derived import derive
 from noria.features.events import check_ids, timelines
 from noria.features.group import FeatureGroup
+from noria.features.joins import Joins
 from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
 from noria.features.timeline import Timeline
+from noria.features.values import values as _features
+from noria.features.values import when as _when
 from noria.features.windows import Calculator, Questions
-from noria.pipelines.dtypes import polars_type
 from noria.storage import Put, Workspace
 
 _BATCH = 10_000
@@ -53,6 +54,7 @@ class FeatureStore:
         *,
         time: str,
         events: Mapping[str, pl.DataFrame] | None = None,
+        versions: Mapping[str, int] | None = None,
     ) -> pl.DataFrame:
         """The labels with each group's features as of each label's time: only events strictly before it count.
 
@@ -61,25 +63,17 @@ class FeatureStore:
             groups: whose features to add, as columns named `group.feature`.
             time: the column with the labels' instants (Datetime).
             events: frames to use instead of the tables of the groups' sources, by source name.
+            versions: of the tables, by source name; by default the newest, each the same for all groups.
 
         Raises:
             ConfigError: a column of the labels or events is missing or of another type, or a feature's name is taken.
             DataError: a label or an event has no time.
+            NotFoundError: a table has no such version.
         """
-        at = _instants(labels, time)
-        kept: dict[int, tuple[Calculator, Questions]] = {}  # groups of one timeline share what is worked out for it
-        for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
+        joins = Joins(groups, labels, _instants(labels, time), self._workspace, events, versions)
+        for number, group in enumerate(groups):
             _check_labels(labels, group)
-            if id(line) not in kept:
-                calculator = Calculator(line)
-                kept[id(line)] = calculator, calculator.ask(line.numbers(labels.select(group.keys)), _when(group, at))
-            calculator, questions = kept[id(line)]
-            features = _features(group, calculator, questions)
-            if group.ttl is not None:
-                newest, exists = calculator.newest(questions)
-                expired = pl.Series(exists & (newest < at - duration(group.ttl)))
-                features = [column.set(expired, None) for column in features]
-            labels = labels.with_columns(features)
+            labels = labels.with_columns(joins.features(number))
         return labels
 
     @property
@@ -243,21 +237,6 @@ def _check_labels(labels: pl.DataFrame, group: FeatureGroup) -> None:
                 hint="give each group once, and each its own name; rename a column of the labels",
                 field=f"{group.name}.{name}",
             )
-
-
-def _when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The instants; without event times every row has happened already."""
-    return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
-
-
-def _features(group: FeatureGroup, calculator: Calculator, questions: Questions) -> list[pl.Series]:
-    """The group's features as columns named `group.feature`."""
-    types, made = group.types(), []
-    for name, feature in group.features.items():
-        if feature.expression is None:
-            dtype = polars_type(Field(name, types[name].removeprefix("list[").removesuffix("]")))
-            made.append(calculator.compute(feature, questions, dtype).alias(name))
-    return [column.alias(f"{group.name}.{column.name}") for column in derive(group.features, made)]
 
 
 def _newest_values(

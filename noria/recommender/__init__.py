@@ -12,7 +12,7 @@ from noria.core.lazy import exports
 
 if TYPE_CHECKING:
     from noria.recommender.als import ALS
-    from noria.recommender.evaluate import Interval, evaluate
+    from noria.recommender.evaluation import Interval, evaluate
     from noria.recommender.interactions import Interactions
     from noria.recommender.item_knn import ItemKNN
     from noria.recommender.popular import Popular
@@ -24,12 +24,12 @@ _ORIGIN = {
     "ALS": "als",
     "FittedRetriever": "retriever",
     "Interactions": "interactions",
-    "Interval": "evaluate",
+    "Interval": "evaluation",
     "ItemKNN": "item_knn",
     "Popular": "popular",
     "RecommenderSystem": "system",
     "Retriever": "retriever",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "top_k": "ranking",
 }
 

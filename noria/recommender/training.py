@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core import NoProgress, Progress, task
-from noria.recommender.evaluate import Interval, evaluate
+from noria.recommender.evaluation import Interval, evaluate
 from noria.recommender.interactions import Interactions, positions
 from noria.recommender.popular import Popular
 from noria.recommender.retriever import FittedRetriever, Retriever

@@ -223,9 +223,7 @@ class DeltaLakeTable:
             part = self.stage(joined, group[-1].name.removeprefix("part-").removesuffix(".parquet") + "+")
             actions: list[AddAction | RemoveAction] = [_add(part, changes=False), *(_remove(old) for old in group)]
             try:
-                table.create_write_transaction(
-                    actions, "append", table.schema(), post_commithook_properties=_KEEP_LOG
-                )
+                table.create_write_transaction(actions, "append", table.schema(), post_commithook_properties=_KEEP_LOG)
                 table.update_incremental()
             except CommitFailedError:  # another process compacts, or has replaced the table: it is done then
                 break

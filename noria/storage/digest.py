@@ -5,8 +5,9 @@ table it was. So that it can be computed again by others, this is what is hashed
 
 - of a column: its type as Polars writes it, the number of rows, and its values as below;
 - of values: one bit for each (1: known), packed from the highest bit on, then the known ones, in little-endian order:
-  numbers and instants as they are (every NaN as the same one), Booleans as a byte each, texts and bytes as their lengths
-  (64 bits) and then all their bytes, lists as their lengths and then their elements as values, structures as their fields;
+  numbers and instants as they are (every NaN as the same one), Booleans as a byte each, texts and bytes as their
+  lengths (64 bits) and then all their bytes, lists as their lengths and then their elements as values, structures as
+  their fields;
 - of a frame: each column's name, length first, and its digest.
 """
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.core import ConfigError, DataError
-from noria.recommender.evaluate import METRICS, bootstrap, evaluate, parse_metric, per_user
+from noria.recommender.evaluation import METRICS, bootstrap, evaluate, parse_metric, per_user
 from noria.recommender.interactions import Interactions
 
 
@@ -89,7 +89,7 @@ def test_batches_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = Fixed(random.random((50, 40), np.float32))
     test = random.integers(0, 50, 200), random.integers(0, 40, 200)
     whole = per_user(fitted, known, *test)
-    monkeypatch.setattr("noria.recommender.evaluate.BATCH", 7)
+    monkeypatch.setattr("noria.recommender.evaluation.BATCH", 7)
     for name, values in per_user(fitted, known, *test).items():
         np.testing.assert_array_equal(values, whole[name])
 
