@@ -34,10 +34,31 @@ class Events:
             frame = self.rows.collect()
         return self.fitted(frame)
 
-    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
-        """All rows, in their order, some at a time; they aren't checked yet."""
+    def count(self) -> int:
+        """How many rows there are."""
         with readable(self.source.name):
-            yield from self.rows.collect_batches(chunk_size=rows, maintain_order=True)
+            return int(self.rows.select(pl.len()).collect().item())
+
+    def first(self, rows: int) -> pl.DataFrame:
+        """The first few."""
+        with readable(self.source.name):
+            return self.rows.head(rows).collect()
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns, in the types of the source."""
+        return pl.Schema({name: polars_type(self.source.schema[name]) for name in self.rows.collect_schema().names()})
+
+    @property
+    def types(self) -> pl.Schema:
+        """The columns that are the entity's id, with their types."""
+        return pl.Schema({name: self.schema[name] for name in self.keys})
+
+    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
+        """All rows, in their order, some at a time."""
+        with readable(self.source.name):
+            for frame in self.rows.collect_batches(chunk_size=rows, maintain_order=True):
+                yield self.fitted(frame)
 
     def fitted(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows in the types of the source.
