@@ -80,6 +80,11 @@ class Feature:
         return duration(str(self.half_life))
 
     @property
+    def inputs(self) -> list[str]:
+        """The group's features that a derived one is computed from."""
+        return [] if self.expression is None else self.expression.meta.root_names()
+
+    @property
     def is_list(self) -> bool:
         """Whether a value is a list, which a model can't read."""
         return self.kind in _LISTS

@@ -11,7 +11,7 @@ import polars as pl
 from noria.core import ConfigError, DataError, StorageError, allowed
 from noria.features.group import FeatureGroup
 from noria.features.timeline import Timeline
-from noria.pipelines import Source
+from noria.pipelines import Source, Stream
 from noria.pipelines.dtypes import polars_type
 from noria.storage import Workspace
 
@@ -24,7 +24,7 @@ class Events:
         rows: the columns that are needed, of one version of the table, in the order of arrival.
     """
 
-    source: Source
+    source: Source | Stream
     keys: tuple[str, ...]
     rows: pl.LazyFrame
 
@@ -149,24 +149,32 @@ def check_ids(labels: pl.DataFrame, group: FeatureGroup) -> None:
         _check_type(f"the labels' {key!r}", group, key, labels.schema[key])
 
 
+def columns_of(group: FeatureGroup) -> list[str]:
+    """The columns of its source that a group reads."""
+    wanted = [*group.keys, *((group.source.time,) if group.source.time else ())]
+    for feature in group.features.values():
+        wanted += [feature.column] if feature.column else []
+        wanted += feature.where.meta.root_names() if feature.where is not None else []
+    return list(dict.fromkeys(wanted))
+
+
+def check_columns(group: FeatureGroup, schema: Mapping[str, pl.DataType]) -> None:
+    """Raise a `ConfigError` if events with these columns lack one that a group reads, or have it as another type."""
+    for column in columns_of(group):
+        _check_column(group, column, schema)
+
+
 def _key(group: FeatureGroup) -> tuple[str, tuple[str, ...]]:
     return group.source.name, group.keys
 
 
 def _columns(groups: Sequence[FeatureGroup], schema: Mapping[str, pl.DataType]) -> list[str]:
-    columns: list[str] = []
     for group in groups:
-        wanted = [*group.keys, *((group.source.time,) if group.source.time else ())]
-        for feature in group.features.values():
-            wanted += [feature.column] if feature.column else []
-            wanted += feature.where.meta.root_names() if feature.where is not None else []
-        for column in wanted:
-            _check_column(group, column, schema)
-        columns += wanted
-    return list(dict.fromkeys(columns))
+        check_columns(group, schema)
+    return list(dict.fromkeys(column for group in groups for column in columns_of(group)))
 
 
-def _cast(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
+def _cast(frame: pl.DataFrame, source: Source | Stream) -> pl.DataFrame:
     try:
         return frame.cast({name: polars_type(source.schema[name]) for name in frame.columns})
     except pl.exceptions.PolarsError as error:

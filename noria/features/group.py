@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Settings, allowed, check_name, duration, fingerprint
 from noria.features.definitions import Feature
 from noria.features.online import OnlineSpec
-from noria.pipelines import Source
+from noria.pipelines import Source, Stream
 from noria.storage import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
+
+_LAYOUT = 2
+"""How values that depend on time are packed; another number makes the online values of old versions unreadable."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class FeatureGroup:
     Attributes:
         name: of the component; a feature's full name is `group.feature`.
         entity: the source's column with the entity's id, or several that are it together.
-        source: where the events come from.
+        source: where the events come from; a stream's values are kept up with each event.
         features: name to definition.
         ttl: an entity whose newest event is older than this counts as expired, and its features as missing.
         owner, tags: for people who look for it.
@@ -34,7 +38,7 @@ class FeatureGroup:
 
     name: str
     entity: str | Sequence[str]
-    source: Source
+    source: Source | Stream
     features: Mapping[str, Feature]
     ttl: str | None = None
     description: str = "What is known about an entity at a time."
@@ -96,11 +100,18 @@ class FeatureGroup:
     def _check_derived(self) -> None:
         plain = {name: feature for name, feature in self.features.items() if feature.expression is None}
         for name, feature in self.features.items():
-            for column in feature.expression.meta.root_names() if feature.expression is not None else ():
+            for column in feature.inputs:
                 if column not in plain:
                     raise ConfigError(
                         f"feature {self.name}.{name}: the group has no feature {column!r} to derive it from",
                         hint=allowed(plain, column),
+                        field=name,
+                    )
+                if plain[column].kind == "decayed_sum":
+                    raise ConfigError(
+                        f"feature {self.name}.{name} can't be derived from {column!r}, which fades from one moment to "
+                        "the next",
+                        hint="give the model both, or compute it in a step",
                         field=name,
                     )
         self.types()
@@ -136,6 +147,10 @@ class FeatureGroup:
 
     def types(self) -> dict[str, str]:
         """The type of each feature's values; `list[…]` for lists."""
+        return dict(self._types)
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
         types = {}
         for name, feature in self.features.items():
             if feature.expression is None:
@@ -155,7 +170,23 @@ class FeatureGroup:
 
     def definition_hash(self) -> str:
         """A hash of all that determines the values; another one is another layout in the online store."""
-        return fingerprint(self.to_dict())
+        layout = {"layout": _LAYOUT} if self.segments() or self.fading() else {}
+        return fingerprint({**self.to_dict(), **layout})
+
+    def segments(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Windows (microseconds), and the places of the features that change when an event leaves one of those."""
+        made: dict[tuple[int, ...], list[int]] = {}
+        for place, feature in enumerate(self.features.values()):
+            inputs = [feature] if feature.expression is None else [self.features[name] for name in feature.inputs]
+            windows = sorted({one.window_micros for one in inputs if one.window_micros is not None})
+            if windows:
+                made.setdefault(tuple(windows), []).append(place)
+        return [(windows, tuple(places)) for windows, places in made.items()]
+
+    def fading(self) -> list[tuple[int, int]]:
+        """The places of decayed sums, and their half-lives."""
+        features = enumerate(self.features.values())
+        return [(place, feature.half_life_micros) for place, feature in features if feature.kind == "decayed_sum"]
 
     def online_spec(self) -> OnlineSpec:
         """What a server needs to read the group without its source."""
@@ -168,6 +199,8 @@ class FeatureGroup:
             None if self.ttl is None else duration(self.ttl),
             self.definition_hash(),
             tuple(self.types().values()),
+            tuple(places for _, places in self.segments()),
+            tuple(self.fading()),
         )
 
     def _empty(self) -> tuple[Any, ...]:
@@ -193,8 +226,10 @@ class FeatureGroup:
         from noria.features.store import FeatureStore
 
         store = FeatureStore(workspace)
-        done = store.materialize(self, run_id=run_id)
-        kept = store.keep_up(self, run_id=run_id)
+        if isinstance(self.source, Stream):
+            done, kept = store.catch_up(self, run_id=run_id, progress=progress), []
+        else:
+            done, kept = store.materialize(self, run_id=run_id), store.keep_up(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}
         notes = {"features": len(self.features), "as_of": done.as_of, **({"kept_up": kept} if kept else {})}
         return Outcome(run_id, rows, notes)

@@ -29,13 +29,14 @@ def extreme(values: NDArray[Any], first: NDArray[np.int64], after: NDArray[np.in
 
 
 @numba.njit(cache=True, nogil=True)
-def prefixes(values: Any, restarts: Any) -> Any:
+def prefixes(values: Any, restarts: Any, totals: Any, errors: Any) -> Any:
     """Prefix sums, each with what rounding took from it (Knuth's TwoSum), so that a window's small values aren't lost
-    behind big ones before it; they start anew at each entity, so that none blurs another."""
+    behind big ones before it; they start anew at each entity, from its total and error, so that none blurs another."""
     prefix = np.zeros(len(values) + len(restarts), dtype=values.dtype)
     lost = np.zeros(len(prefix), dtype=values.dtype)
     for entity in range(len(restarts) - 1):
-        total = error = prefix[0] * 0
+        total, error = totals[entity], errors[entity]
+        prefix[restarts[entity] + entity], lost[restarts[entity] + entity] = total, error
         for i in range(restarts[entity], restarts[entity + 1]):
             new = total + values[i]
             added = new - total
@@ -93,17 +94,24 @@ def spread(values: Any, restarts: Any, numbers: Any, first: Any, after: Any) -> 
 
 
 @numba.njit(cache=True, nogil=True)
-def decayed(values: Any, times: Any, restarts: Any, half_life: Any) -> Any:
-    """At each row the decayed sum of the entity's values up to it, as of its own time."""
+def decayed(values: Any, times: Any, restarts: Any, half_life: Any, since: Any, totals: Any) -> Any:
+    """At each row the decayed sum of the entity's values up to it, and the time as of which that is: the row's own, or
+    of a later value. An entity begins with a total as of a time; where there is none, that is the least possible."""
     made = np.zeros(len(values), dtype=np.float64)
+    when = np.zeros(len(values), dtype=np.int64)
     for entity in range(len(restarts) - 1):
-        total = 0.0
+        total, newest = totals[entity], since[entity]
+        there = newest != np.iinfo(np.int64).min
         for i in range(restarts[entity], restarts[entity + 1]):
-            if i > restarts[entity]:
-                total *= 2.0 ** (-(times[i] - times[i - 1]) / half_life)
-            total += values[i]
-            made[i] = total
-    return made
+            if there and times[i] < newest:
+                total += values[i] * 2.0 ** (-(newest - times[i]) / half_life)
+            else:
+                if there:
+                    total *= 2.0 ** (-(times[i] - newest) / half_life)
+                total += values[i]
+                newest, there = times[i], True
+            made[i], when[i] = total, newest
+    return made, when
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,6 +5,8 @@ The server needs neither the source nor a dataframe library for it: an `OnlineSp
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -17,6 +19,12 @@ from noria.storage import OnlineStore
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
+
+CLOCK = b"\xff"
+"""The key under which a group keeps the time of its source: no entity's, since no text and no array begins so, and a
+whole number has eight bytes."""
+NO_WHOLE_NUMBER = -(2**63)
+"""What stands for a missing one among packed whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,9 @@ class OnlineSpec:
         ttl: microseconds after which an entity counts as expired; None for never.
         definition: the definition's hash; values of another definition are never read.
         types: the type of each feature's values, as in a schema; `list[…]` for lists.
+        moving: the places of features whose values change as time goes on, those together that change at the same
+            instants; see `noria.features.moving`.
+        half_lives: places of features that fade, and the microseconds after which half is left.
     """
 
     group: str
@@ -41,6 +52,13 @@ class OnlineSpec:
     ttl: int | None
     definition: str
     types: tuple[str, ...] = ()
+    moving: tuple[tuple[int, ...], ...] = ()
+    half_lives: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether values change though nothing happens."""
+        return bool(self.moving or self.half_lives)
 
     @property
     def place(self) -> str:
@@ -134,8 +152,11 @@ class _Layout:
         self.place = spec.place
         self.names = [f"{spec.group}.{name}" for name in spec.features]
         self.dates = [i for i, kind in enumerate(spec.types) if kind in ("date", "list[date]")]
+        self.width = len(spec.features) + 1
         # Decoded anew for each entity, so that no two of them share a list.
-        self.missing = pack(None, spec.empty)
+        fades = (None,) * len(spec.half_lives)
+        self.missing = pack(None, (*spec.empty, *((None, b"") if spec.moving else ()), *fades))
+        self._moving = [[(place, spec.types[place]) for place in places] for places in spec.moving]
 
     def decode(self, values: Sequence[bytes]) -> list[list[Any]]:
         """For each value the event's time, then the features."""
@@ -150,6 +171,34 @@ class _Layout:
             for row in rows:
                 row[i + 1] = _date(row[i + 1])
         return rows
+
+    def move(self, row: list[Any], at: int) -> None:
+        """Bring an entity's values forward to an instant, and leave nothing but them in the row."""
+        if self._moving:
+            changes, later = row[self.width : self.width + 2]
+            if changes is not None and at >= changes:
+                for features, (instants, *columns) in zip(self._moving, _decode(later), strict=True):
+                    passed = bisect_right(memoryview(instants).cast("q"), at) - 1
+                    if passed >= 0:
+                        for (place, kind), column in zip(features, columns, strict=True):
+                            row[place + 1] = _pick(column, kind, passed)
+        if self.spec.half_lives:
+            newest = row[len(row) - len(self.spec.half_lives) :]
+            for (place, half_life), time in zip(self.spec.half_lives, newest, strict=True):
+                if row[place + 1] is not None:
+                    row[place + 1] *= math.exp2(-(at - time) / half_life)  # as the kernel does it, to the bit
+        del row[self.width :]
+
+
+def _pick(column: Any, kind: str, number: int) -> Any:
+    if isinstance(column, bytes):
+        if kind.startswith("float"):
+            value = memoryview(column).cast("d")[number]
+            return None if math.isnan(value) else value  # NaN stands for a missing one
+        whole = memoryview(column).cast("q")[number]
+        return None if whole == NO_WHOLE_NUMBER else whole
+    value = column[number]
+    return _date(value) if kind in ("date", "list[date]") else value
 
 
 def _date(value: Any) -> Any:
@@ -172,8 +221,13 @@ class OnlineReader:
         """The groups that can be read."""
         return tuple(layout.spec for layout in self._layouts.values())
 
-    def read(self, group: str, entity_ids: Sequence[Any]) -> OnlineFeatures:
-        """The newest values of a group's features; the ttl is enforced now.
+    def read(self, group: str, entity_ids: Sequence[Any], *, as_of: int | None = None) -> OnlineFeatures:
+        """The newest values of a group's features, as of the source's newest event; the ttl is enforced now.
+
+        Args:
+            group: its name.
+            entity_ids: in any order.
+            as_of: a later instant, microseconds, such as now: windows move on to it.
 
         Raises:
             NotFoundError: there is no such group.
@@ -184,8 +238,20 @@ class OnlineReader:
         if layout is None:
             raise NotFoundError(f"there is no feature group {group!r}", hint=allowed(self._layouts, group))
         spec, missing = layout.spec, layout.missing
-        values = self._store.read(layout.place, spec.encode(entity_ids))
+        keys = spec.encode(entity_ids)
+        if spec.depends_on_time:
+            clock, *values = self._store.read(layout.place, [CLOCK, *keys])
+            times_known = [value.time for value in (clock, *values) if value is not None]
+        else:
+            values = self._store.read(layout.place, keys)
+            times_known = [value.time for value in values if value is not None]
+        instant = max(times_known, default=None)
+        if instant is not None and as_of is not None and as_of > instant:
+            instant = as_of
         rows = layout.decode([missing if value is None else value.value for value in values])
+        if spec.depends_on_time:
+            for row in rows:
+                layout.move(row, instant or 0)
         found = [value is not None for value in values]
         times: list[int | None]
         if len(rows) == 1:  # the server's usual question
@@ -205,5 +271,4 @@ class OnlineReader:
                 if late:
                     for column in columns.values():
                         column[place] = None
-        as_of = max((value.time for value in values if value is not None), default=None)
-        return OnlineFeatures(columns, found, expired, times, as_of)
+        return OnlineFeatures(columns, found, expired, times, instant)

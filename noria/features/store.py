@@ -11,17 +11,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Settings, allowed
+from noria.core import ConfigError, DataError, Progress, Settings, allowed
 from noria.features import statistics
 from noria.features.catalog import Catalog
 from noria.features.events import check_ids, timelines
+from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
 from noria.features.joins import Joins
-from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec, pack_columns
+from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.timeline import Timeline
-from noria.features.values import values as _features
+from noria.features.values import features, packed
 from noria.features.values import when as _when
 from noria.features.windows import Calculator, Questions
+from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
 
 _BATCH = 10_000
@@ -119,6 +121,20 @@ class FeatureStore:
         self.register(group)
         return self._materialize(group, as_of, events, run_id)
 
+    def catch_up(
+        self, group: FeatureGroup, *, run_id: str | None = None, progress: Progress | None = None
+    ) -> Materialized:
+        """Apply what is in the log of a group's stream now, to it and all other groups that read it.
+
+        Where another process is at it (`noria stream`), there is nothing to do; else that goes on from here.
+        """
+        stream = group.source
+        assert isinstance(stream, Stream)
+        made = feeds(stream, self._workspace, [group])
+        with StreamProcessor(stream, self._workspace, keeps=made) as processor:
+            processor.run_to_end(progress)
+        return self._described(group, run_id)
+
     def keep_up(self, group: FeatureGroup, *, run_id: str | None = None) -> list[str]:
         """Compute the older versions of a group that models still read, too, and forget the values of all others.
 
@@ -145,6 +161,8 @@ class FeatureStore:
     def _materialize(
         self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None
     ) -> Materialized:
+        if events is None and isinstance(group.source, Stream) and self._is_fed(group, group.source):
+            return self._described(group, run_id)
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -153,17 +171,31 @@ class FeatureStore:
                 else (int(line.times.max()) if len(line.times) else _NEVER) + 1
             )
         spec = group.online_spec()
-        keys, times, columns = _newest_values(group, spec, line, as_of)
-        packed: list[bytes] = []
-        for start in range(0, len(keys), _BATCH):  # in parts, for values as Python's objects take four times their size
-            part = slice(start, start + _BATCH)
-            packed += pack_columns(times[part], [column[part].to_list() for column in columns])
-        values = sorted(zip(keys, packed, strict=True))
+        keys, columns, kept = _newest_values(group, spec, line, as_of)
+        values = sorted(zip(keys, kept, strict=True))
+        if spec.depends_on_time and group.source.time is not None:
+            values.append((CLOCK, b""))
         self._replace(spec.place, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
         self._workspace.records.commit(Put("materialized", spec.place, done))
-        return Materialized(len(line.order), len(values), as_of)
+        return Materialized(len(line.order), len(keys), as_of)
+
+    def _is_fed(self, group: FeatureGroup, stream: Stream) -> bool:
+        return Feed(group, stream, self._workspace).has_begun()
+
+    def _described(self, group: FeatureGroup, run_id: str | None) -> Materialized:
+        """Statistics of a group that a stream feeds: of what its table has."""
+        (line,) = timelines([group], self._workspace, None)
+        as_of = (int(line.times.max()) if len(line.times) else _NEVER) + 1
+        calculator = Calculator(line)
+        numbers = np.flatnonzero(np.diff(line.starts))
+        columns = features(group, calculator, calculator.ask(numbers, np.full(len(numbers), as_of)))
+        place = group.online_spec().place
+        statistics.keep(self._workspace.records, place, as_of, columns)
+        done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": run_id}
+        self._workspace.records.commit(Put("materialized", place, done))
+        return Materialized(len(line.order), len(numbers), as_of)
 
     def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""
@@ -241,8 +273,8 @@ def _check_labels(labels: pl.DataFrame, group: FeatureGroup) -> None:
 
 def _newest_values(
     group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int
-) -> tuple[list[bytes], list[int | None], list[pl.Series]]:
-    """Of each entity with an event before the instant its key, the newest event's time, and its features."""
+) -> tuple[list[bytes], list[pl.Series], list[bytes]]:
+    """Of each entity with an event before the instant its key, its features, and its packed value."""
     calculator = Calculator(line)
     numbers = np.arange(line.entities.size)
     questions = calculator.ask(numbers, _when(group, np.full(len(numbers), as_of, dtype=np.int64)))
@@ -252,7 +284,5 @@ def _newest_values(
     ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
     keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
     when = [None] * len(mine) if group.source.time is None else times[exists].tolist()
-    columns = [
-        column.alias(name) for name, column in zip(group.features, _features(group, calculator, questions), strict=True)
-    ]
-    return spec.encode(keys), when, columns
+    columns = features(group, calculator, questions)
+    return spec.encode(keys), columns, packed(group, calculator, line, questions, when, columns)

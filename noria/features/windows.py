@@ -7,7 +7,7 @@ slides along each entity's rows. Batch and materialization ask the same code, so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,14 @@ class Questions:
     Attributes:
         numbers: [questions] entities; -1 for one without events.
         at: [questions] instants, microseconds.
-        ends: [questions] the ends of the entities' rows before the instants.
+        ends: [questions] the ends of the entities' rows before the instants; or earlier, if only those rows count.
+        starts: where each window begins, once it is known.
     """
 
     numbers: Positions
     at: NDArray[np.int64]
     ends: Positions
+    starts: dict[int | None, Positions] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Calculator:
 
     def compute(self, feature: Feature, questions: Questions, dtype: pl.DataType) -> pl.Series:
         """One feature's values; see `noria.features.definitions` for what each kind means."""
-        selected: _Selected = self._once(self._select, feature.column, feature.where, _skips_missing(feature))
+        selected = self._selected(feature)
         start, end = selected.range(self._start(feature.window_micros, questions), questions.ends)
         empty = end == start
         if feature.kind == "count":
@@ -97,15 +99,48 @@ class Calculator:
             made = self._summed(feature, selected, questions, start, end, dtype)
         return pl.Series(made).cast(dtype).set(pl.Series(empty), None)
 
-    def _start(self, window: int | None, questions: Questions) -> Positions:
-        key = (window, id(questions))
-        if key not in self._kept:
-            line = self._line
-            begin = line.begin(questions.numbers)
-            self._kept[key] = begin if window is None else line.before(questions.numbers, questions.at - window)
-            self._kept["questions", id(questions)] = questions  # keeps its id its own
-        found: Positions = self._kept[key]
+    def fading(self, feature: Feature, questions: Questions) -> tuple[pl.Series, pl.Series]:
+        """A decayed sum as of its newest value, before it fades from there on, and that value's time."""
+        selected = self._selected(feature)
+        start, end = selected.range(self._start(None, questions), questions.ends)
+        decayed, times = self._decayed(feature, selected)
+        empty = pl.Series(end == start)
+        return pl.Series(_at(decayed, end - 1)).set(empty, None), pl.Series(_at(times, end - 1)).set(empty, None)
+
+    def newest_selected(self, feature: Feature, begin: Positions, end: Positions) -> Positions:
+        """Of each range of the timeline's rows that of the oldest of the newest n values, 1 for `latest`; the last row
+        where there is no value."""
+        selected = self._selected(feature)
+        first, after = selected.range(begin, end)
+        oldest = np.maximum(after - (feature.n or 1), first)
+        if selected.rank is None:
+            return oldest
+        places = np.flatnonzero(np.diff(selected.rank))
+        return np.where(after > first, _at(places, oldest), end - 1)
+
+    def _selected(self, feature: Feature) -> _Selected:
+        found: _Selected = self._once(self._select, feature.column, feature.where, _skips_missing(feature))
         return found
+
+    def _values(self, selected: _Selected, dtype: pl.DataType) -> NDArray[Any]:
+        found: NDArray[Any] = self._once(_integers_of if dtype.is_integer() else _floats_of, selected)
+        return found
+
+    def _decayed(self, feature: Feature, selected: _Selected) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """At each value the decayed sum up to it, and as of when that is."""
+        restarts, times = self._once(self._restarts, selected), self._once(self._times, selected)
+        found: tuple[NDArray[np.float64], NDArray[np.int64]] = self._once(
+            _decayed, self._values(selected, pl.Float64()), times, restarts, feature.half_life_micros
+        )
+        return found
+
+    def _start(self, window: int | None, questions: Questions) -> Positions:
+        if window not in questions.starts:
+            line, numbers = self._line, questions.numbers
+            begin = line.begin(numbers) if window is None else line.before(numbers, questions.at - window)
+            # Where some rows don't count, a window may begin after the last that does.
+            questions.starts[window] = np.minimum(begin, questions.ends)
+        return questions.starts[window]
 
     def _once(self, work: Any, *what: Any) -> Any:
         """The result of `work(*what)`, worked out once. Columns and expressions, which can't be keys, are told apart by
@@ -143,14 +178,12 @@ class Calculator:
         restarts = self._once(self._restarts, selected)
         numbers = questions.numbers
         if feature.kind == "decayed_sum":
-            times = self._once(self._times, selected)
-            decayed = self._once(_decayed, selected, times, restarts, feature.half_life_micros)
+            decayed, times = self._decayed(feature, selected)
             made: NDArray[Any] = kernels.decay(decayed, times, numbers, end, questions.at, feature.half_life_micros)
         elif feature.kind == "std":
-            made = kernels.spread(self._once(_floats_of, selected), restarts, numbers, start, end)
+            made = kernels.spread(self._values(selected, pl.Float64()), restarts, numbers, start, end)
         else:
-            values = self._once(_integers_of if dtype.is_integer() else _floats_of, selected)
-            prefix, lost = self._once(_prefixes, values, restarts)
+            prefix, lost = self._once(_prefixes, self._values(selected, dtype), restarts)
             made = kernels.sums(prefix, lost, numbers, start, end)
         return made / np.where(end == start, 1, end - start) if feature.kind == "mean" else made
 
@@ -198,11 +231,13 @@ def _integers_of(selected: _Selected) -> NDArray[np.int64]:
 
 
 def _prefixes(values: NDArray[Any], restarts: Positions) -> Any:
-    return kernels.prefixes(values, restarts)
+    nothing = np.zeros(len(restarts) - 1, dtype=values.dtype)
+    return kernels.prefixes(values, restarts, nothing, nothing)
 
 
-def _decayed(selected: _Selected, times: Positions, restarts: Positions, half_life: int) -> Any:
-    return kernels.decayed(_floats_of(selected), times, restarts, half_life)
+def _decayed(values: NDArray[np.float64], times: Positions, restarts: Positions, half_life: int) -> Any:
+    never = np.full(len(restarts) - 1, np.iinfo(np.int64).min)
+    return kernels.decayed(values, times, restarts, half_life, never, np.zeros(len(never)))
 
 
 def _codes(selected: _Selected) -> tuple[Positions, pl.Series]:
@@ -214,10 +249,10 @@ def _codes(selected: _Selected) -> tuple[Positions, pl.Series]:
     return codes.cast(pl.Int64).to_numpy(), different
 
 
-def _at(values: NDArray[np.int64], positions: Positions) -> NDArray[np.int64]:
+def _at(values: NDArray[Any], positions: Positions) -> NDArray[Any]:
     """The values at the positions; anything for a position that there isn't."""
     if not len(values):
-        return np.zeros(len(positions), dtype=np.int64)
+        return np.zeros(len(positions), dtype=values.dtype)
     return values[np.clip(positions, 0, len(values) - 1)]
 
 

@@ -60,6 +60,10 @@ class LatestRow:
         """The group in the online store; another one for another definition."""
         return f"{stream.name}/latest/{fingerprint(self.to_dict())[:8]}"
 
+    def since(self, stream: Stream, partition: int) -> int:
+        """The oldest event in the log."""
+        return 0
+
     def write(self, store: OnlineStore, stream: Stream, rows: StreamRows, mark: Mark) -> int:
         """Put the batch's rows into the store; returns how many events were late (they lose by their time)."""
         frame = rows.frame.filter(pl.col(self.key).is_not_null())
@@ -110,6 +114,10 @@ class Totals:
     def place(self, stream: Stream) -> str:
         """The group in the online store; another one for another definition."""
         return f"{stream.name}/totals/{fingerprint([self.to_dict(), stream.lateness])[:8]}"
+
+    def since(self, stream: Stream, partition: int) -> int:
+        """The oldest event in the log."""
+        return 0
 
     def write(self, store: OnlineStore, stream: Stream, rows: StreamRows, mark: Mark) -> int:
         """Add the batch's rows to the totals; returns how many events were late."""

@@ -26,7 +26,7 @@ from noria.pipelines.steps import apply_steps
 from noria.pipelines.stream import Stream
 from noria.pipelines.stream_metrics import StreamMetrics
 from noria.pipelines.stream_rows import apply_counted, fitted_steps, judged_events
-from noria.pipelines.stream_sinks import OnlineSink, Sink, StreamRows, TableSink
+from noria.pipelines.stream_sinks import Kept, OnlineSink, Sink, StreamRows, TableSink
 from noria.storage import ABSENT, Put, Workspace
 from noria.storage.event_log import EventLog, Events
 from noria.telemetry import MetricsCollector
@@ -70,6 +70,7 @@ class StreamProcessor:
         metrics: where lag, throughput and delay are recorded.
         batch: events at a time.
         flush_seconds: how long rows may wait for the table.
+        keeps: what is kept in the online store beside what the stream's `online` says: feature groups.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class StreamProcessor:
         metrics: MetricsCollector | None = None,
         batch: int = BATCH_EVENTS,
         flush_seconds: float = FLUSH_SECONDS,
+        keeps: Sequence[Kept] = (),
     ) -> None:
         self._stream = stream
         self._workspace = workspace
@@ -95,13 +97,13 @@ class StreamProcessor:
             # Quarantine first: no bad event is without its record when the table says that it has been seen.
             TableSink(workspace.table(f"{stream.name}__quarantine"), prefix, bad=True),
             TableSink(workspace.table(stream.name), prefix, bad=False),
-            *(OnlineSink(sink, stream, online) for sink in stream.online),
+            *(OnlineSink(sink, stream, online) for sink in (*stream.online, *keeps)),
         ]
         made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
-        for each in stream.online:
+        for each in (*stream.online, *keeps):
             each.verify_columns(stream, made.schema)
-        self._verify_log()
         self._ensure_table(made)
+        self._verify_log()
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
         self._next: dict[int, int] = {}

@@ -15,7 +15,8 @@ from noria.storage.online import Mark, OnlineStore
 from noria.storage.tables import Table, TableMark
 
 if TYPE_CHECKING:
-    from noria.pipelines.online_sinks import LatestRow, Totals
+    from collections.abc import Mapping
+
     from noria.pipelines.stream import Stream
 
 COMPACT_EVERY = 50
@@ -129,14 +130,34 @@ class TableSink:
         return f"{self._prefix}/{partition}"
 
 
+class Kept(Protocol):
+    """What is kept in the online store of a stream's rows: `LatestRow`, `Totals`, a feature group's values."""
+
+    def place(self, stream: Stream) -> str:
+        """The group in the online store."""
+        ...
+
+    def verify_columns(self, stream: Stream, made: Mapping[str, pl.DataType]) -> None:
+        """Raise a `ConfigError` if the stream's steps don't leave the columns that are needed."""
+        ...
+
+    def since(self, stream: Stream, partition: int) -> int:
+        """The offset from which on rows are wanted, if none was ever written."""
+        ...
+
+    def write(self, store: OnlineStore, stream: Stream, rows: StreamRows, mark: Mark) -> int:
+        """Take rows and move the mark, in one step; returns how many were late."""
+        ...
+
+
 class OnlineSink:
     """Rows for the online store; they are durable when they are written.
 
     Its mark is moved before an offset is committed, even if there was no row: so a partition without a mark is one
-    that the sink has never seen, since it was added later, and begins with what is oldest in the log.
+    that the sink has never seen, since it was added later, and begins where it says, or with what is oldest in the log.
     """
 
-    def __init__(self, sink: LatestRow | Totals, stream: Stream, store: OnlineStore) -> None:
+    def __init__(self, sink: Kept, stream: Stream, store: OnlineStore) -> None:
         self._sink = sink
         self._stream = stream
         self._store = store
@@ -145,16 +166,20 @@ class OnlineSink:
 
     def forget(self) -> None:
         self._marks: dict[int, int] = {}
+        self._since: dict[int, int] = {}
         self._seen: dict[int, int] = {}
 
     def begin(self, partition: int, committed: int) -> int:
         name = self._name(partition)
         self._marks[partition] = self._store.marks(name).get(name, -1)
         self._seen.pop(partition, None)
-        return max(self._marks[partition], 0)
+        if self._marks[partition] >= 0:
+            return self._marks[partition]
+        self._since[partition] = self._sink.since(self._stream, partition)
+        return self._since[partition]
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
-        before = self._marks[good.partition]
+        before = max(self._marks[good.partition], self._since.get(good.partition, 0))
         rows = good.since(before)
         if good.next_offset <= before:
             return 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import noria as nr
 from noria.core import Settings
-from noria.features import Feature
+from noria.features import Feature, OnlineReader
 from noria.storage import Workspace
 from noria.testing import ManualClock
 
@@ -62,6 +62,7 @@ FEATURES: dict[str, Feature] = {
     "fading_a": nr.decayed_sum("x", half_life="2h", where=nr.col("s") == "a"),
     "ratio": nr.derived(nr.col("total") / nr.col("n")),
     "is_many": nr.derived(nr.col("n_3h") > 1),
+    "share": nr.derived(nr.col("whole") / nr.col("n_3h")),
 }
 WHERE: dict[str, Callable[[Event], bool]] = {
     "positive": lambda e: number(e.x) is not None and e.x > 0,  # type: ignore[operator]
@@ -116,6 +117,9 @@ def oracle(events: list[Event], name: str, who: int | None, hour: float) -> Any:
     if name == "ratio":
         total, n = oracle(events, "total", who, hour), oracle(events, "n", who, hour)
         return None if total is None else total / n
+    if name == "share":
+        whole, n = oracle(events, "whole", who, hour), oracle(events, "n_3h", who, hour)
+        return None if whole is None or n == 0 else whole / n
     if name == "is_many":
         return oracle(events, "n_3h", who, hour) > 1
     mine = [
@@ -211,6 +215,23 @@ def test_online_equals_the_training_set_to_the_bit(events: list[Event], hour: in
         assert online.found == [entity in present for entity in ids]
         newest = [max((e.hour for e in events if e.who == who and e.hour < hour), default=None) for who in ids]
         assert online.event_times == [None if h is None else START_MICROS + h * HOUR for h in newest]
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS, st.integers(0, 14), st.integers(0, 5 * 3600))
+def test_windows_move_on_after_the_last_event(events: list[Event], hour: int, seconds: int) -> None:
+    """What is read later is what a label at that time is given, though nothing was written in between."""
+    with tempfile.TemporaryDirectory() as folder, Workspace.open(Settings(Path(folder))) as workspace:
+        store = nr.FeatureStore(workspace)
+        store.materialize(group(), as_of=START_MICROS + hour * HOUR, events=frame(events))
+        later = START + timedelta(hours=hour, seconds=seconds)
+        reader = OnlineReader(workspace.online, [group().online_spec()])
+        online = reader.read("g", [1, 2, 3, 4], as_of=int(later.timestamp()) * 1_000_000)
+        labels = pl.DataFrame({"who": [1, 2, 3, 4], "when": [later] * 4}).cast({"when": TYPES["at"]})
+        known = frame([event for event in events if event.hour < hour])
+        offline = store.training_set(labels, [group()], time="when", events={"events": known})
+        for name in FEATURES:
+            assert online.columns[f"g.{name}"] == offline[f"g.{name}"].to_list(), name
 
 
 @settings(max_examples=60, deadline=None)
