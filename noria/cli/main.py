@@ -154,7 +154,17 @@ def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None
     diff = _add(actions, "diff", "features:diff", "show what makes two versions different", project)
     diff.add_argument("one", metavar="GROUP@VERSION")
     diff.add_argument("other", metavar="GROUP@VERSION")
-    for action in (listing, show, history, diff):
+    backfill = _add(
+        actions, "backfill", "features:backfill", "compute a group over the whole history, into a table", project
+    )
+    backfill.add_argument("label", metavar="GROUP[@VERSION]", help="as system.py defines it, or an older version")
+    backfill.add_argument("--out", required=True, metavar="TABLE", help="the table to fill; it is replaced")
+    backfill.add_argument("--labels", metavar="SOURCE", help="as of the times of this source's rows")
+    backfill.add_argument("--time", metavar="COLUMN", help="the labels' times (default: the source's event time)")
+    backfill.add_argument("--every", metavar="DURATION", help="instead of labels: all entities every 1d, 12h, …")
+    backfill.add_argument("--from", dest="start", metavar="TIME", help="with --every: the first instant (ISO, UTC)")
+    backfill.add_argument("--until", metavar="TIME", help="with --every: up to this instant, without it")
+    for action in (listing, show, history, diff, backfill):
         action.add_argument("--json", action="store_true", help="print it as JSON")
 
 

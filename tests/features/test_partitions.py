@@ -133,7 +133,10 @@ def test_an_event_without_a_time_is_an_error_there_too(tmp_path: Path, monkeypat
     monkeypatch.setattr(partitions, "IN_MEMORY", 0)
     frame = pl.DataFrame([(1, "p", 1.0, 1, "a", None)], schema=TYPES, orient="row")
     labels = pl.DataFrame({"who": [1], "where": ["p"], "when": [START]})
-    with Workspace.open(Settings(tmp_path)) as workspace, pytest.raises(DataError, match="1 events of 'events' have no"):
+    with (
+        Workspace.open(Settings(tmp_path)) as workspace,
+        pytest.raises(DataError, match="1 events of 'events' have no"),
+    ):
         nr.FeatureStore(workspace).training_set(labels, groups(), time="when", events={"events": frame})
 
 

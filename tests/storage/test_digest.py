@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ FRAME = pl.DataFrame(
         "x": [0.5, None, float("nan"), -0.0, 1e300, float("inf"), 0.0, 1.0, 2.0],
         "s": ["a", None, "", "ä\n", "bb", "c", "d", "e", "f"],
         "b": [True, False, None] * 3,
-        "at": [datetime(2024, 1, 1, 0, 0, 0, 7), None, *[datetime(1950, 1, 1)] * 7],
+        "at": [datetime(2024, 1, 1, 0, 0, 0, 7, UTC), None, *[datetime(1950, 1, 1, tzinfo=UTC)] * 7],
         "day": [date(1969, 1, 1), None, *[date(2024, 2, 29)] * 7],
         "many": [[1, None], [], None, [3], [4], [5], [6], [7], [8, 9]],
         "texts": [["a"], None, [], ["b", "c"], [""], [None], ["d"], ["e"], ["f"]],
@@ -43,7 +44,7 @@ def test_the_digest_is_of_what_the_module_says() -> None:
 @given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 3))
 def test_it_does_not_depend_on_chunks_nor_on_how_much_is_copied_at_once(cuts: list[int], eights: int) -> None:
     places = [0, *sorted(cuts), len(FRAME)]
-    parts = [FRAME.slice(a, b - a) for a, b in zip(places, places[1:], strict=False)]
+    parts = [FRAME.slice(a, b - a) for a, b in pairwise(places)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_ROWS", 8 * eights)
         assert digest(pl.concat(parts, rechunk=False)) == digest(FRAME)
