@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from noria.features import partitions
 from noria.features.events import Events, events_of
 from noria.features.group import FeatureGroup
-from noria.features.partitions import Wanted, hash_ids, partition_of, partitioned, partitions_for, size
+from noria.features.partitions import Wanted, fits, hash_ids, partition_of, partitioned, partitions_for, size
 from noria.features.values import as_of
 from noria.pipelines.compute import in_order
 from noria.storage import Workspace
@@ -61,7 +61,7 @@ class Joins:
     def _join(self, groups: Sequence[FeatureGroup], events: Events) -> list[list[pl.Series]]:
         ids = self._labels.select(events.keys)
         needed = size(events, groups)
-        if needed <= partitions.IN_MEMORY or ids.is_empty():
+        if fits(needed) or ids.is_empty():
             return as_of(groups, events.timeline(events.read()), ids, self._at)
         return _join_by_partition(groups, events, ids, self._at, partitions_for(needed), self._folder)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from noria.core import StorageError
 from noria.features.events import Events
 from noria.features.group import FeatureGroup
 
-IN_MEMORY = 2 << 30
-"""Bytes that a join may take in memory; what takes more is done partition by partition."""
+IN_MEMORY = 3 << 30
+"""Bytes that a join may take in memory, on a machine with four times as much; what takes more goes by partitions."""
 PARTITION = 256 << 20
 """Bytes that a partition takes while it is worked on, of ordinary entities: one entity's rows can't be divided."""
 BATCH = 1 << 18
@@ -54,6 +54,14 @@ def size(events: Events, groups: Sequence[FeatureGroup]) -> int:
     features = [feature for group in groups for feature in group.features.values()]
     width += _FOR_EACH * len([f for f in features if f.kind not in ("latest", "derived") or f.where is not None])
     return int(rows * width)
+
+
+def fits(bytes_: int) -> bool:
+    """Whether so much may be worked on at once: at most `IN_MEMORY`, and a quarter of what this process may use."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))  # of a container
+    return bytes_ <= min(IN_MEMORY, memory // 4)
 
 
 def partitions_for(bytes_: int) -> int:
