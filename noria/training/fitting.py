@@ -59,6 +59,7 @@ def train_and_register(
     chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
         examples = join(pipeline, workspace, chosen)
+        made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed)
     schema = pipeline.input_schema()
@@ -82,7 +83,7 @@ def train_and_register(
             {name: str(number) for name, number in chosen.versions.items()},
             {g.name: g.definition_hash() for g in pipeline.groups},
             code_state(workspace.settings.root),
-            recipe(chosen, examples.frame, workspace),
+            made_of,
         ),
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
