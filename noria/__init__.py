@@ -43,8 +43,10 @@ _ROOMS = {
         "unique",
     ),
     "noria.features": (
+        "Entity",
         "FeatureGroup",
         "FeatureStore",
+        "OnDemand",
         "count",
         "decayed_sum",
         "derived",
@@ -81,10 +83,16 @@ if TYPE_CHECKING:
     from noria.core import Settings as Settings
     from noria.core import Timestamp as Timestamp
     from noria.features import (
+        Entity as Entity,
+    )
+    from noria.features import (
         FeatureGroup as FeatureGroup,
     )
     from noria.features import (
         FeatureStore as FeatureStore,
+    )
+    from noria.features import (
+        OnDemand as OnDemand,
     )
     from noria.features import (
         count as count,

@@ -38,7 +38,7 @@ def listing(options: Namespace) -> int:
         rows = [
             (
                 version.label,
-                _entity(version),
+                version.entity,
                 len(version.spec.features),
                 version.state["owner"] or None,
                 None if at is None else to_iso(at)[:19],
@@ -60,7 +60,7 @@ def show(options: Namespace) -> int:
         return 0
     state, spec = version.state, version.spec
     out(f"{version.label}  {state['description']}")
-    about = [("entity", _entity(version)), ("source", state["source"]["name"]), ("ttl", state["ttl"])]
+    about = [("entity", version.entity), ("source", state["source"]["name"]), ("ttl", state["ttl"])]
     about += [("owner", state["owner"]), ("tags", ", ".join(state["tags"]))]
     out("  " + "   ".join(f"{name} {value}" for name, value in about if value))
     if statistics is not None:
@@ -184,12 +184,9 @@ def _as_of(workspace: Workspace, version: GroupVersion) -> int | None:
     return None if record is None or record.data.get("forgotten") else int(record.data["as_of"])
 
 
-def _entity(version: GroupVersion) -> str:
-    return ", ".join(version.spec.keys)
-
-
 def _plain(version: GroupVersion) -> dict[str, Any]:
     state = {name: version.state[name] for name in ("description", "owner", "tags")}
+    state |= {"entity_name": version.state["named"]["name"]} if "named" in version.state else {}
     return {"group": version.name, "version": version.version, "at": to_iso(version.at), **version.definition, **state}
 
 

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quarantine(commands, project)
     _add_features(commands, project)
     _add_models(commands, project)
+    _add_predictions(commands, project)
     return parser
 
 
@@ -198,3 +199,36 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     predict.add_argument("file", help="rows with the model's inputs, or with entity ids; - for CSV on standard input")
     predict.add_argument("--model", metavar="MODEL[@VERSION]", help="which model (default: the only one)")
     predict.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")
+
+
+_PARITY = """\
+Servers record a share of the predictions with the features that they read (predictions.log_share in noria.toml). Each
+recorded value is computed again as training sets are: of the same entity, as of the same instant, by the same version
+of the definition. Then it is
+
+  equal       the same to the bit, or missing on both sides (numbers within 1e-9 of themselves count, and are told)
+  late        different now, and equal on the rows that were there when it was made
+  different   different, and nothing explains it: the exit status is then 1
+  unknown     different now, and the rows of that time can't be told or read any more
+"""
+
+
+def _add_predictions(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--model", metavar="MODEL[@VERSION]", help="only of this model (default: all)")
+    which.add_argument("--since", metavar="TIME", help="only from then on: 2h, 7d, or 2026-01-31T12:00:00Z")
+    which.add_argument("--limit", type=int, metavar="N", help="the newest N (default: 20; of parity: 10,000)")
+    which.add_argument("--json", action="store_true", help="print it as JSON")
+    what = "list recorded predictions, and trace one to its model and features"
+    predictions = _add(commands, "predictions", "predictions:listing", what, project)
+    predictions.set_defaults(model=None, since=None, limit=None, json=False)
+    actions = predictions.add_subparsers(title="actions", metavar="ACTION")
+    _add(actions, "list", "predictions:listing", "list the newest", project, which)
+    show = _add(actions, "show", "predictions:show", "show one with its model, features and their freshness", project)
+    show.add_argument("id", metavar="ID", help="the request's id: X-Request-Id of its answer")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    parity = _add(
+        commands, "parity", "parity:parity", "compare the features that servers read with training sets", project, which
+    )
+    parity.epilog = _PARITY
+    parity.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -26,10 +26,13 @@ from noria.core import (
     allowed,
     to_iso,
 )
+from noria.features import FeatureGroup
+from noria.features.feed import Feed, feeds
 from noria.pipelines import Stream, StreamProcessor, StreamResult
 from noria.pipelines.intake import Intake, StreamSpec, publish
 from noria.storage import Workspace
 from noria.storage.event_log import EventLog
+from noria.system import System
 from noria.telemetry import MetricsCollector
 from noria.telemetry.metrics import TEXT
 
@@ -39,19 +42,21 @@ _SEND = 1_000
 
 def stream(options: Namespace) -> int:
     """Process streams until Ctrl-C, or what is in the log now."""
-    streams = _streams(options.project)
+    system = load_system(options.project)
+    streams = _streams(system)
     chosen = [_named(streams, name) for name in options.names or streams]
+    groups = [part for part in system.components if isinstance(part, FeatureGroup)]
     if not chosen:
         _named(streams, "")
     settings = Settings.load(options.project)
     publish(streams.values(), settings)
     if options.once:
-        return _once(chosen, settings, as_json=options.json)
+        return _once(chosen, groups, settings, as_json=options.json)
     stop, metrics, failures = threading.Event(), MetricsCollector(), list[Exception]()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     threads = [
-        threading.Thread(target=_process, args=(each, settings, metrics, stop, failures), name=each.name)
+        threading.Thread(target=_process, args=(each, groups, settings, metrics, stop, failures), name=each.name)
         for each in chosen
     ]
     with _metrics_server(options.metrics_port, metrics):
@@ -66,11 +71,11 @@ def stream(options: Namespace) -> int:
     return 1 if failures else 0
 
 
-def _once(chosen: list[Stream], settings: Settings, *, as_json: bool) -> int:
+def _once(chosen: list[Stream], groups: list[FeatureGroup], settings: Settings, *, as_json: bool) -> int:
     results: dict[str, StreamResult] = {}
     with Workspace.open(settings) as workspace, TerminalProgress() as progress:
         for each in chosen:
-            with StreamProcessor(each, workspace) as processor:
+            with StreamProcessor(each, workspace, keeps=_feeds(each, workspace, groups)) as processor:
                 results[each.name] = processor.run_to_end(progress)
     if as_json:
         json_out(
@@ -84,20 +89,32 @@ def _once(chosen: list[Stream], settings: Settings, *, as_json: bool) -> int:
 
 
 def _process(
-    made: Stream, settings: Settings, metrics: MetricsCollector, stop: threading.Event, failures: list[Exception]
+    made: Stream,
+    groups: list[FeatureGroup],
+    settings: Settings,
+    metrics: MetricsCollector,
+    stop: threading.Event,
+    failures: list[Exception],
 ) -> None:
     """One stream, until `stop`; a store that can't be reached for a while is waited for."""
     teller = _Teller(made.name)
     while not stop.is_set():
         try:
-            with Workspace.open(settings) as workspace, StreamProcessor(made, workspace, metrics=metrics) as processor:
-                processor.run(stop, teller)
+            with Workspace.open(settings) as workspace:
+                keeps = _feeds(made, workspace, groups)
+                with StreamProcessor(made, workspace, metrics=metrics, keeps=keeps) as processor:
+                    processor.run(stop, teller)
         except (ConfigError, SchemaError, MissingExtraError) as error:  # no waiting helps
             failures.append(error)
             stop.set()
         except NoriaError as error:
             say(f"{made.name}: {error}\n  trying again in 5 s; nothing is lost")
             stop.wait(5.0)
+
+
+def _feeds(stream: Stream, workspace: Workspace, groups: list[FeatureGroup]) -> list[Feed]:
+    """What the stream keeps up of the system's feature groups."""
+    return feeds(stream, workspace, [group for group in groups if group.source.name == stream.name])
 
 
 class _Teller:
@@ -163,7 +180,7 @@ class _metrics_server:  # noqa: N801 - used as a `with` word
 
 def send(options: Namespace) -> int:
     """Append JSON lines to a stream's topic."""
-    made = _named(_streams(options.project), options.stream)
+    made = _named(_streams(load_system(options.project)), options.stream)
     spec = StreamSpec(made.name, made.topic_name, made.partitions, made.schema.to_dict(), made.key)
     intake, sent = Intake([spec]), 0
     settings = Settings.load(options.project)
@@ -198,7 +215,7 @@ def _numbered(stream: BinaryIO) -> Iterator[tuple[list[int], list[bytes]]]:
 
 def tail(options: Namespace) -> int:
     """Print the newest events of a stream's topic, and those that come if asked to."""
-    made = _named(_streams(options.project), options.stream)
+    made = _named(_streams(load_system(options.project)), options.stream)
     with Workspace.open(Settings.load(options.project)) as workspace:
         log, topic = workspace.log, made.topic_name
         if topic not in log.topics():
@@ -227,8 +244,8 @@ def _print_new(log: EventLog, topic: str, places: dict[int, int]) -> int:
     return shown
 
 
-def _streams(project: str) -> dict[str, Stream]:
-    return {part.name: part for part in load_system(project).components if isinstance(part, Stream)}
+def _streams(system: System) -> dict[str, Stream]:
+    return {part.name: part for part in system.components if isinstance(part, Stream)}
 
 
 def _named(streams: dict[str, Stream], name: str) -> Stream:

@@ -24,8 +24,9 @@ from noria.core.errors import (
 from noria.core.lock import exclusive
 from noria.core.progress import NoProgress, Progress, task
 from noria.core.schema import Field, Schema, Timestamp
-from noria.core.settings import RunSettings, ServeSettings, Settings, StorageSettings
+from noria.core.settings import PredictionSettings, RunSettings, ServeSettings, Settings, StorageSettings
 from noria.core.time import Clock, SystemClock, duration, to_iso
+from noria.core.uuids import uuid_bytes, uuid_text
 
 __all__ = [
     "BusyError",
@@ -42,6 +43,7 @@ __all__ = [
     "NoriaError",
     "NotFoundError",
     "Outcome",
+    "PredictionSettings",
     "Progress",
     "RequestError",
     "RunSettings",
@@ -60,4 +62,6 @@ __all__ = [
     "fingerprint",
     "task",
     "to_iso",
+    "uuid_bytes",
+    "uuid_text",
 ]

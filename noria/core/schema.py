@@ -19,7 +19,7 @@ from noria.core.errors import ConfigError, allowed
 
 INTEGERS = ("int8", "int16", "int32", "int64")  # Delta Lake has no unsigned ones
 FLOATS = ("float32", "float64")
-DTYPES = (*INTEGERS, *FLOATS, "bool", "str", "date", "timestamp")
+DTYPES = (*INTEGERS, *FLOATS, "bool", "str", "uuid", "date", "timestamp")
 TIME_UNITS = ("s", "ms", "us", "ns", "iso")
 
 

@@ -49,6 +49,16 @@ class ServeSettings:
 
 
 @dataclass(frozen=True)
+class PredictionSettings:
+    """What servers record of the requests that they answer."""
+
+    log_share: float = 0.01
+    """The share of the requests, from 0 (none) to 1 (all); above 0, at least one a second of each server."""
+    log_max_bytes: int = 100_000_000
+    """Of all recorded requests; the oldest go first."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """How `noria run` works."""
 
@@ -68,6 +78,7 @@ class Settings:
     """Who works on batches: this process (`local`), Ray on this machine (`ray`), or a cluster (`ray://HOST:PORT`)."""
     storage: StorageSettings = field(default_factory=StorageSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    predictions: PredictionSettings = field(default_factory=PredictionSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
     @property
@@ -109,7 +120,12 @@ class _Text(str):
         return made
 
 
-_TABLES: dict[str, type] = {"storage": StorageSettings, "serve": ServeSettings, "run": RunSettings}
+_TABLES: dict[str, type] = {
+    "storage": StorageSettings,
+    "serve": ServeSettings,
+    "predictions": PredictionSettings,
+    "run": RunSettings,
+}
 
 
 def _variables() -> dict[str, tuple[str, str]]:
@@ -131,6 +147,13 @@ def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
                 f"unknown setting {name!r} in {where}", hint=allowed([*_TABLES, "compute"], name), field=name
             )
     settings = Settings(root, **parts)
+    share = settings.predictions.log_share
+    if not 0 <= share <= 1:
+        raise ConfigError(
+            f"predictions.log_share in {where} is {share}",
+            hint="it is a share: from 0 (off) to 1 (every request)",
+            field="predictions.log_share",
+        )
     if settings.compute not in ("local", "ray") and not settings.compute.startswith("ray://"):
         raise ConfigError(
             f"compute = {settings.compute!r} is not supported",
@@ -158,11 +181,24 @@ def _table(table: str, values: Any, where: str) -> Any:
 def _value(name: str, value: Any, kind: type, where: str) -> Any:
     if isinstance(value, _Text):
         where = f"the variable {value.origin}"
-        value = int(value) if kind is int and value.lstrip("-").isdigit() else str(value)
+        value = _number(value, kind)
+    if kind is float and type(value) is int:
+        value = float(value)
     if type(value) is not kind:
         raise ConfigError(
             f"{name} in {where} is {value!r}",
-            hint=f"it must be {'a whole number' if kind is int else 'text'}",
+            hint=f"it must be {_KINDS[kind]}",
             field=name,
         )
     return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _number(text: str, kind: type) -> Any:
+    """The number that a variable's text stands for, or the text."""
+    try:
+        return kind(text) if kind in (int, float) else str(text)
+    except ValueError:
+        return str(text)

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
         sum,  # noqa: A004
         top_k,
     )
+    from noria.features.entity import Entity, check_entities
     from noria.features.group import FeatureGroup
+    from noria.features.on_demand import BoundOnDemand, OnDemand, bound
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
+    from noria.features.online_groups import OnlineGroups
     from noria.features.store import FeatureStore, Materialized
 
 _ORIGIN = {
@@ -53,21 +56,30 @@ _ORIGIN = {
         ),
         "definitions",
     ),
+    **dict.fromkeys(("Entity", "check_entities"), "entity"),
     "FeatureGroup": "group",
+    **dict.fromkeys(("BoundOnDemand", "OnDemand", "bound"), "on_demand"),
     "FeatureStore": "store",
     "Materialized": "store",
+    "OnlineGroups": "online_groups",
     **dict.fromkeys(("OnlineFeatures", "OnlineReader", "OnlineSpec"), "online"),
 }
 
 __all__ = [
     "Backfilled",
+    "BoundOnDemand",
+    "Entity",
     "Feature",
     "FeatureGroup",
     "FeatureStore",
     "Materialized",
+    "OnDemand",
     "OnlineFeatures",
+    "OnlineGroups",
     "OnlineReader",
     "OnlineSpec",
+    "bound",
+    "check_entities",
     "count",
     "decayed_sum",
     "derived",

@@ -13,6 +13,7 @@ from noria.core import ConfigError
 from noria.features import partitions
 from noria.features.events import Events, readable
 from noria.features.group import FeatureGroup
+from noria.features.ids import ids_of
 from noria.features.labels import check_labels, instants
 from noria.features.values import as_of
 from noria.storage import Workspace
@@ -168,5 +169,5 @@ class Work:
             numbers, at = numbers[there], at[there]
             ids = line.entities.ids(numbers, events.select(self.keys).schema)
             labels = ids.with_columns(pl.Series(AS_OF, at).cast(pl.Datetime("us", "UTC")))
-        (columns,) = as_of([self.group], line, labels.select(self.keys), at)
+        (columns,) = as_of([self.group], line, ids_of(labels, self.group), at)
         return labels.with_columns(columns)

@@ -20,6 +20,7 @@ from noria.features.asked import Instants, Labels, Work
 from noria.features.catalog import Catalog
 from noria.features.events import Events, events_of
 from noria.features.group import FeatureGroup
+from noria.features.ids import ids_of
 from noria.features.partitions import hash_ids, partitioned, partitions_for, size
 from noria.pipelines.compute import open_compute
 from noria.storage import Put, Workspace
@@ -199,7 +200,7 @@ class _Run:
             with (
                 open_compute(self._workspace.settings, self._scratch / "rows", self._table) as compute,
                 split(events.batches(partitions.BATCH), schema=events.schema) as rows,
-                split(labels.frames, schema=labels.schema) as asked,
+                split(labels.frames, schema=labels.schema, ids=lambda frame: ids_of(frame, self._group)) as asked,
             ):
                 items = ((number, rows.read(number), asked.read(number)) for number in left)
                 for number, part in compute.each(work, items):

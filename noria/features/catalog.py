@@ -12,6 +12,7 @@ from typing import Any
 
 from noria.core import Clock, ConflictError, NotFoundError, allowed
 from noria.features.definitions import Feature
+from noria.features.entity import Entity, plain
 from noria.features.group import FeatureGroup
 from noria.features.online import OnlineSpec
 from noria.pipelines import Source
@@ -45,6 +46,12 @@ class GroupVersion:
         """`name@version`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def entity(self) -> str:
+        """The entity in words: its columns, after its name if it has one."""
+        columns, name = ", ".join(self.spec.keys), self.state.get("named", {}).get("name")
+        return columns if name is None else f"{name} ({columns})"
+
     def group(self) -> FeatureGroup:
         """The group as it was defined."""
         return group_of(self.name, self.state)
@@ -69,7 +76,7 @@ class Catalog:
         known = self.versions(group.name) if pointer is not None else []
         mine = next((one for one in known if one.spec.definition == group.definition_hash()), None)
         if mine is not None and pointer is not None and pointer.data["version"] == mine.version:
-            if mine.state != _state(group):  # the description, the owner or the tags
+            if mine.state != _state(group):  # the description, the owner, the tags or the entity's name
                 mine = replace(mine, state=_state(group))
                 self._records.commit(Put(_VERSIONS, _key(mine), _data(mine)))
             return mine
@@ -192,7 +199,7 @@ def group_of(name: str, state: Mapping[str, Any]) -> FeatureGroup:
     source = state["source"]
     return FeatureGroup(
         name,
-        state["entity"],
+        Entity(keys=state["entity"], **state["named"]) if "named" in state else state["entity"],
         Source(source["name"], f"{source['name']}.parquet", source["schema"], time=source["time"]),
         {name: Feature.from_state(feature) for name, feature in state["features"].items()},
         state["ttl"],
@@ -212,7 +219,8 @@ def _state(group: FeatureGroup) -> dict[str, Any]:
     if source.time is not None:  # where it may be missing in the files, the source's filter keeps it from its table
         schema[source.time] = schema[source.time].removesuffix("?")
     return {
-        "entity": group.entity if isinstance(group.entity, str) else list(group.entity),
+        "entity": plain(group.entity),
+        **_name(group.entity),
         "source": {"name": source.name, "schema": schema, "time": source.time},
         "features": {name: feature.to_state() for name, feature in group.features.items()},
         "ttl": group.ttl,
@@ -220,6 +228,11 @@ def _state(group: FeatureGroup) -> dict[str, Any]:
         "owner": group.owner,
         "tags": list(group.tags),
     }
+
+
+def _name(entity: Any) -> dict[str, Any]:
+    named = {"name": entity.name, "description": entity.description} if isinstance(entity, Entity) else None
+    return {} if named is None else {"named": named}
 
 
 def _key(version: GroupVersion) -> str:

@@ -29,8 +29,9 @@ _TOTALS = ("count", "min", "max", "first", "std", "decayed_sum")
 _NEVER_FOLDED = ("distinct", "top_k")
 
 Total = list[pl.Series]
-"""What is known of a feature's folded rows, [entities] each: `count` [n]; `sum` and `mean` [n, sum, what rounding took
-from it]; `min` and `max` [value]; `first` [time, value]; `std` [n, mean, squared distances]; `decayed_sum` [time, sum]."""
+"""What is known of a feature's folded rows, [entities] each: of `count` n; of `sum` and `mean` n, the sum, and what
+rounding took from it; of `min` and `max` the value; of `first` time and value; of `std` n, the mean and the squared
+distances from it; of `decayed_sum` the sum and as of when it is, the time first."""
 
 
 def totalled(feature: Feature) -> bool:

@@ -10,9 +10,10 @@ import polars as pl
 
 from noria.core import ConfigError, DataError, StorageError, allowed
 from noria.features.group import FeatureGroup
+from noria.features.ids import check_uuids
 from noria.features.timeline import Timeline
 from noria.pipelines import Source, Stream
-from noria.pipelines.dtypes import polars_type
+from noria.pipelines.dtypes import fits, polars_type
 from noria.storage import Workspace
 
 
@@ -103,17 +104,20 @@ def events_of(
             raise ConfigError(
                 f"a version of {name!r} is given, and no group reads it", hint=allowed(set(names), name), field=name
             )
-    rows = {
+    scans = {
         name: workspace.table(name).scan(versions.get(name))
-        if given is None or name not in given
-        else given[name].lazy()
         for name in dict.fromkeys(names)
+        if given is None or name not in given
     }
     made: dict[tuple[str, tuple[str, ...]], Events] = {}
     for key in dict.fromkeys(_key(group) for group in groups):
-        sharing = [group for group in groups if _key(group) == key]
-        mine = rows[key[0]]
-        made[key] = Events(sharing[0].source, key[1], mine.select(_columns(sharing, mine.collect_schema())))
+        sharing, name = [group for group in groups if _key(group) == key], key[0]
+        if name in scans:
+            rows = scans[name].select(_columns(sharing, scans[name].collect_schema()))
+        else:
+            frame = (given or {})[name]
+            rows = check_uuids(frame.select(_columns(sharing, frame.schema)), sharing[0].source.schema).lazy()
+        made[key] = Events(sharing[0].source, key[1], rows)
     return [made[_key(group)] for group in groups]
 
 
@@ -196,23 +200,11 @@ def _check_column(group: FeatureGroup, column: str, schema: Mapping[str, pl.Data
 
 def _check_type(what: str, group: FeatureGroup, column: str, got: pl.DataType) -> None:
     wanted = polars_type(group.source.schema[column])
-    if not _fits(got, wanted):
+    is_uuids = got == pl.Object and group.source.schema[column].dtype == "uuid"
+    if not (is_uuids or fits(got, wanted)):
         raise ConfigError(
             f"feature group {group.name!r}: {what} is {got}, and in source {group.source.name!r} it is "
             f"{group.source.schema[column].spec()}",
             hint=f"cast it to pl.{wanted!r}",
             field=column,
         )
-
-
-def _fits(got: pl.DataType, wanted: pl.DataType) -> bool:
-    """Whether values keep their meaning under the wanted type."""
-    if wanted.is_integer():
-        fits = got.is_integer()
-    elif wanted.is_float():
-        fits = got.is_numeric()
-    elif wanted == pl.String:
-        fits = got in (pl.String, pl.Categorical, pl.Enum)
-    else:
-        fits = got.base_type() == wanted.base_type()
-    return fits or got == pl.Null

@@ -24,6 +24,7 @@ from noria.core import ConflictError
 from noria.features import statistics
 from noria.features.catalog import Catalog
 from noria.features.continued import Continued, Total, column_types, keep_from, totalled
+from noria.features.derivation import schema_of
 from noria.features.events import check_columns, columns_of, timelines
 from noria.features.group import FeatureGroup
 from noria.features.histories import Histories, pack, unpack
@@ -79,6 +80,8 @@ class Feed:
 
     def prepare(self, stream: Stream) -> None:
         """Bring in what the stream's table has, unless that was done."""
+        if self._is_behind(stream):
+            self.end()
         seen, since = -1, time.monotonic()
         while not self.has_begun():
             now = self._claim()
@@ -97,6 +100,18 @@ class Feed:
         """Whether a record says so, of the store that there is: in one that was lost, a feed begins anew."""
         record = self._workspace.records.get(FEEDS, self._spec.place)
         return record is not None and record.data["claim"] == self._claim()
+
+    def _is_behind(self, stream: Stream) -> bool:
+        """Whether the log no longer has all events that weren't applied; the table has them."""
+        record = self._workspace.records.get(FEEDS, self._spec.place)
+        log, prefix = self._workspace.log, f"stream/{self._spec.place}/"
+        if record is None or stream.topic_name not in log.topics():
+            return False
+        applied = {name: int(offset) for name, offset in record.data["offsets"].items()}
+        for name, mark in self._workspace.online.marks(prefix).items():
+            applied[name.removeprefix(prefix)] = max(mark, applied.get(name.removeprefix(prefix), 0))
+        bounds = log.bounds(stream.topic_name)
+        return any(applied.get(str(partition), 0) < first for partition, (first, _) in bounds.items())
 
     def _claim(self) -> int:
         name = self._claim_name
@@ -117,8 +132,8 @@ class Feed:
         clock = online.read(spec.place, [CLOCK])[0]
         if clock is not None and clock.time > as_of:
             online.drop(spec.place)  # of events that are no more
-        keys, columns = [CLOCK], [pl.Series(name, [], type_of(group, name)) for name in group.features]
-        online.write(spec.place, keys, [as_of], [b""], mark=Mark(self._claim_name, claim, claim + 1))
+        columns = [pl.Series(name, [], dtype) for name, dtype in schema_of(group.types()).items()]
+        online.write(spec.place, [CLOCK], [as_of], [b""], mark=Mark(self._claim_name, claim, claim + 1))
         claim += 1
         for part, ids in _parts(line, group.keys):
             names = spec.encode(ids.to_series().to_list() if ids.width == 1 else ids.rows())
@@ -133,6 +148,7 @@ class Feed:
                 mark=Mark(self._claim_name, claim, claim + 1),
             )
             claim += 1
+            self._allow_expiry(names)
         online.drop(spec.place, older_than=as_of)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         begun = {"offsets": {str(p): offset for p, offset in offsets.items()}, "claim": claim}
@@ -196,7 +212,13 @@ class Feed:
             return [*as_of.tolist(), *as_of.tolist(), latest], [*histories, *values, b""]
 
         store.update(self._spec.place, [*(_HISTORY + name for name in names), *names, CLOCK], merge, mark=mark)
+        self._allow_expiry(names)
         return 0
+
+    def _allow_expiry(self, names: Sequence[bytes]) -> None:
+        """Of values only: a history may be needed whenever its entity comes back."""
+        if self._spec.keep_seconds is not None:
+            self._workspace.online.expire(self._spec.place, names, self._spec.keep_seconds)
 
     def _computed(
         self, line: Timeline, as_of: NDArray[np.int64], folded: list[list[Any] | None]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Settings, allowed, check_name, duration, fingerprint
 from noria.features.definitions import Feature
+from noria.features.entity import KEY_TYPES, Entity, check_keys, columns_of, plain
 from noria.features.online import OnlineSpec
 from noria.pipelines import Source, Stream
 from noria.storage import Workspace
@@ -26,7 +27,7 @@ class FeatureGroup:
 
     Attributes:
         name: of the component; a feature's full name is `group.feature`.
-        entity: the source's column with the entity's id, or several that are it together.
+        entity: the source's column with the entity's id, several that are it together, or an `Entity` that names them.
         source: where the events come from; a stream's values are kept up with each event.
         features: name to definition.
         ttl: an entity whose newest event is older than this counts as expired, and its features as missing.
@@ -37,7 +38,7 @@ class FeatureGroup:
     """
 
     name: str
-    entity: str | Sequence[str]
+    entity: str | Sequence[str] | Entity
     source: Source | Stream
     features: Mapping[str, Feature]
     ttl: str | None = None
@@ -52,16 +53,13 @@ class FeatureGroup:
             raise ConfigError(f"feature group {self.name!r} has no features", hint='features={"clicks": nr.count()}')
         if self.ttl is not None:
             duration(self.ttl)
-        if not self.keys or len(set(self.keys)) < len(self.keys):
-            raise ConfigError(
-                f"feature group {self.name!r}: entity={self.entity!r}", hint="one column, or several different ones"
-            )
+        check_keys(self.keys, f"feature group {self.name!r}: entity={self.entity!r}")
         for key in self.keys:
             self._check_column(key)
-            if self.source.schema[key].dtype not in ("str", "int8", "int16", "int32", "int64"):
+            if self.source.schema[key].dtype not in KEY_TYPES:
                 raise ConfigError(
                     f"feature group {self.name!r}: the entity {key!r} is {self.source.schema[key].dtype}",
-                    hint="an entity's id is a whole number or text",
+                    hint="an entity's id is a UUID, a whole number or text",
                     field=key,
                 )
         for name, feature in self.features.items():
@@ -127,7 +125,7 @@ class FeatureGroup:
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that are the entity's id together."""
-        return (self.entity,) if isinstance(self.entity, str) else tuple(self.entity)
+        return columns_of(self.entity)
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -138,12 +136,18 @@ class FeatureGroup:
         return {
             "kind": self.kind,
             "name": self.name,
-            "entity": self.entity if isinstance(self.entity, str) else list(self.entity),
+            "entity": plain(self.entity),
+            **self._uuids(),
             "source": self.source.name,
             "features": {name: feature.to_dict() for name, feature in self.features.items()},
             "types": self.types(),
             "ttl": self.ttl,
         }
+
+    def _uuids(self) -> dict[str, Any]:
+        # A UUID is another key online than the same text. Definitions from before there were UUIDs stay as they were.
+        uuids = [key for key in self.keys if self.source.schema[key].dtype == "uuid"]
+        return {"uuids": uuids} if uuids else {}
 
     def types(self) -> dict[str, str]:
         """The type of each feature's values; `list[…]` for lists."""

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, list[Any], int, list[Any]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[int, list[Any] | None, int, list[Any]]).decode
 _PLAIN: dict[Any, type] = {
     pl.Int8: np.int8, pl.Int16: np.int16, pl.Int32: np.int32, pl.Int64: np.int64, pl.Float32: np.float32,
     pl.Float64: np.float64, pl.Boolean: np.bool_, pl.Date: np.int32, pl.Datetime: np.int64,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from noria.features import partitions
 from noria.features.events import Events, events_of
 from noria.features.group import FeatureGroup
+from noria.features.ids import ids_of
 from noria.features.partitions import Wanted, fits, hash_ids, partition_of, partitioned, partitions_for, size
 from noria.features.values import as_of
 from noria.pipelines.compute import in_order
@@ -59,7 +60,7 @@ class Joins:
         return self._made.pop(number)
 
     def _join(self, groups: Sequence[FeatureGroup], events: Events) -> list[list[pl.Series]]:
-        ids = self._labels.select(events.keys)
+        ids = ids_of(self._labels, groups[0])
         needed = size(events, groups)
         if fits(needed) or ids.is_empty():
             return as_of(groups, events.timeline(events.read()), ids, self._at)

@@ -10,11 +10,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from noria.core import Clock, ConfigError, IntegrityError, NotFoundError, SystemClock, allowed
+from noria.core import Clock, ConfigError, IntegrityError, NotFoundError, SystemClock, allowed, uuid_bytes
 from noria.storage import OnlineStore
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(list).decode
 
 CLOCK = b"\xff"
 """The key under which a group keeps the time of its source: no entity's, since no text and no array begins so, and a
-whole number has eight bytes."""
+whole number has eight bytes, a UUID sixteen."""
 NO_WHOLE_NUMBER = -(2**63)
 """What stands for a missing one among packed whole numbers."""
 
@@ -56,6 +56,15 @@ class OnlineSpec:
     half_lives: tuple[tuple[int, int], ...] = ()
 
     @property
+    def keep_seconds(self) -> int | None:
+        """How long after it was written a value may be asked for, as present or as expired; None for always.
+
+        A day longer than the ttl, which counts from the event: until then a reader tells what is expired from what is
+        missing, and clocks that differ do no harm.
+        """
+        return None if self.ttl is None else self.ttl // 1_000_000 + 86_400
+
+    @property
     def depends_on_time(self) -> bool:
         """Whether values change though nothing happens."""
         return bool(self.moving or self.half_lives)
@@ -87,6 +96,10 @@ class OnlineSpec:
             if self.key_types[0] == "str":
                 if kinds == {str}:
                     return [entity_id.encode() for entity_id in entity_ids]
+            elif self.key_types[0] == "uuid":
+                keys = list(map(uuid_bytes, entity_ids))
+                if None not in keys:
+                    return cast("list[bytes]", keys)
             elif kinds == {int}:
                 try:
                     return [entity_id.to_bytes(8, "big", signed=True) for entity_id in entity_ids]
@@ -129,6 +142,9 @@ def _key(group: str, name: str, kind: str, value: Any) -> bytes:
     if kind == "str":
         if isinstance(value, str):
             return value.encode()
+    elif kind == "uuid":
+        if (made := uuid_bytes(value)) is not None:
+            return made
     elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return value.to_bytes(8, "big", signed=True)
     raise ConfigError(f"{group}: {value!r} can't be a {name}", hint=f"its type is {kind}", field=name)

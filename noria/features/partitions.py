@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,7 @@ def partitioned(
     schema: pl.Schema,
     wanted: Wanted | None = None,
     only: NDArray[np.bool_] | None = None,
+    ids: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> Iterator[Partitions]:
     """Divide rows into partitions by entity, for as long as the block lasts.
 
@@ -149,6 +150,7 @@ def partitioned(
         schema: of the frames.
         wanted: which entities are asked for; rows of most others are left out.
         only: [count] the partitions that are asked for; others stay empty.
+        ids: the entities of such a frame, where they aren't written as the events' are.
 
     Raises:
         StorageError: the disk is full.
@@ -158,7 +160,7 @@ def partitioned(
         waiting: list[tuple[pl.DataFrame, NDArray[np.uint16]]] = []
         held = rows = 0
         for frame in frames:
-            hashes = hash_ids(frame, types)
+            hashes = hash_ids(frame if ids is None else ids(frame), types)
             numbers = partition_of(hashes, count)
             keep = None if wanted is None else wanted(hashes)
             if only is not None:

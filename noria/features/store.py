@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import polars as pl
@@ -18,16 +18,22 @@ from noria.features.catalog import Catalog
 from noria.features.events import timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
+from noria.features.history import Note, noted
 from noria.features.joins import Joins
 from noria.features.labels import check_labels as _check_labels
 from noria.features.labels import instants as _instants
+from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
+from noria.features.online_groups import OnlineGroups, check_different, ids_of_spec, read_groups
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
 from noria.features.values import when as _when
 from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
+
+AnyGroup: TypeAlias = FeatureGroup | OnlineSpec | str
+Ids: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]]
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
@@ -55,7 +61,7 @@ class FeatureStore:
     def training_set(
         self,
         labels: pl.DataFrame,
-        groups: Sequence[FeatureGroup],
+        groups: Sequence[FeatureGroup | OnDemand],
         *,
         time: str,
         events: Mapping[str, pl.DataFrame] | None = None,
@@ -65,7 +71,8 @@ class FeatureStore:
 
         Args:
             labels: one row per label, with every group's entity column. All rows are kept, in their order.
-            groups: whose features to add, as columns named `group.feature`.
+            groups: whose features to add, as columns named `group.feature`; those on demand come after all others, and
+                the labels have their inputs.
             time: the column with the labels' instants (Datetime).
             events: frames to use instead of the tables of the groups' sources, by source name.
             versions: of the tables, by source name; by default the newest, each the same for all groups.
@@ -75,11 +82,13 @@ class FeatureStore:
             DataError: a label or an event has no time.
             NotFoundError: a table has no such version.
         """
+        groups, on_demand = apart(groups)
+        computed = bound(on_demand, groups)
         joins = Joins(groups, labels, _instants(labels, time), self._workspace, events, versions)
         for number, group in enumerate(groups):
             _check_labels(labels, group)
             labels = labels.with_columns(joins.features(number))
-        return labels
+        return labels.with_columns(column for part in computed for column in part.columns(labels))
 
     def backfill(
         self,
@@ -204,6 +213,7 @@ class FeatureStore:
     ) -> Materialized:
         if events is None and isinstance(group.source, Stream) and self._is_fed(group, group.source):
             return self._described(group, run_id)
+        began = self._workspace.table(group.source.name).version()
         (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
         if as_of is None:
             as_of = (
@@ -214,12 +224,13 @@ class FeatureStore:
         spec = group.online_spec()
         keys, columns, kept = _newest_values(group, spec, line, as_of)
         values = sorted(zip(keys, kept, strict=True))
-        if spec.depends_on_time and group.source.time is not None:
+        if group.source.time is not None:
             values.append((CLOCK, b""))
-        self._replace(spec.place, as_of, values)
+        self._replace(spec, as_of, values)
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", spec.place, done))
+        note = self._note(group, as_of, None if events is not None else began)
+        self._workspace.records.commit(Put("materialized", spec.place, done), note)
         return Materialized(len(line.order), len(keys), as_of)
 
     def _is_fed(self, group: FeatureGroup, stream: Stream) -> bool:
@@ -227,6 +238,7 @@ class FeatureStore:
 
     def _described(self, group: FeatureGroup, run_id: str | None) -> Materialized:
         """Statistics of a group that a stream feeds: of what its table has."""
+        began = self._workspace.table(group.source.name).version()
         (line,) = timelines([group], self._workspace, None)
         as_of = (int(line.times.max()) if len(line.times) else _NEVER) + 1
         calculator = Calculator(line)
@@ -235,26 +247,37 @@ class FeatureStore:
         place = group.online_spec().place
         statistics.keep(self._workspace.records, place, as_of, columns)
         done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", place, done))
+        self._workspace.records.commit(Put("materialized", place, done), self._note(group, as_of, began))
         return Materialized(len(line.order), len(numbers), as_of)
 
-    def _replace(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+    def _note(self, group: FeatureGroup, as_of: int, began: int | None) -> Put:
+        """For the history: from which versions of the source's table the values were made."""
+        ended = self._workspace.table(group.source.name).version()
+        versions = None if began is None or ended is None else (began, ended)
+        return noted(
+            self._workspace.records, group.online_spec().place, Note(self._workspace.clock.now(), as_of, versions)
+        )
+
+    def _replace(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
         """Write the values, and forget those of entities that have no events any more."""
-        online = self._workspace.online
+        online, place = self._workspace.online, spec.place
         before = self._workspace.records.get("materialized", place)
         if before is not None and before.data["as_of"] > as_of:
             # The history was rewritten: the newer values are of events that are no more.
             online.drop(place)
-        self._write(place, as_of, values)
+        self._write(spec, as_of, values)
         online.drop(place, older_than=as_of)
         if before is not None and before.data["as_of"] == as_of and online.count(place) > len(values):
             online.drop(place)  # some were written as of the very same instant, and are no more
-            self._write(place, as_of, values)
+            self._write(spec, as_of, values)
 
-    def _write(self, place: str, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+    def _write(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
+        place = spec.place
         for start in range(0, len(values), _BATCH):
             keys, packed = zip(*values[start : start + _BATCH], strict=True)
             self._workspace.online.write(place, keys, [as_of] * len(keys), packed)
+            if spec.keep_seconds is not None:
+                self._workspace.online.expire(place, [key for key in keys if key != CLOCK], spec.keep_seconds)
 
     def is_materialized(self, group: FeatureGroup) -> bool:
         """Whether the online store has the group's values: one entity that was written last bears witness."""
@@ -265,20 +288,38 @@ class FeatureStore:
         witness = bytes.fromhex(record.data["witness"])
         return not witness or self._workspace.online.read(place, [witness]) != [None]
 
-    def get_online(self, group: FeatureGroup | OnlineSpec | str, entity_ids: Sequence[Any]) -> OnlineFeatures:
-        """The newest materialized values of a group for some entities.
+    @overload
+    def get_online(self, group: AnyGroup, entity_ids: Ids) -> OnlineFeatures: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def get_online(self, group: Sequence[AnyGroup], entity_ids: Ids) -> OnlineGroups: ...
+
+    def get_online(self, group: AnyGroup | Sequence[AnyGroup], entity_ids: Ids) -> OnlineFeatures | OnlineGroups:
+        """The newest materialized values of a group, or of several, for some entities.
 
         Args:
-            group: a group, its spec, or the name (`name@version`) of a registered one.
-            entity_ids: in any order, as often as you like.
+            group: a group, its spec, or the name (`name@version`) of a registered one; or several of them.
+            entity_ids: in any order, as often as you like; or columns of them by the names of the keys, of one length,
+                as groups with different keys need them: `{"user": [7, 8], "item": [3, 3]}`.
 
         Raises:
             NotFoundError: no group of that name is registered.
-            ConfigError: an id of the wrong type.
+            ConfigError: an id of the wrong type, or ids that aren't those of every group.
         """
-        spec = group.online_spec() if isinstance(group, FeatureGroup) else group
-        spec = self.catalog.get(spec).spec if isinstance(spec, str) else spec
-        return OnlineReader(self._workspace.online, [spec], self._workspace.clock).read(spec.group, entity_ids)
+        if isinstance(group, (FeatureGroup, OnlineSpec, str)):
+            spec = self._spec(group)
+            return self._reader([spec]).read(spec.group, ids_of_spec(spec, entity_ids))
+        specs = [self._spec(one) for one in group]
+        check_different(specs)
+        return read_groups(self._reader(specs), entity_ids)
+
+    def _spec(self, group: AnyGroup) -> OnlineSpec:
+        if isinstance(group, FeatureGroup):
+            return group.online_spec()
+        return self.catalog.get(group).spec if isinstance(group, str) else group
+
+    def _reader(self, specs: Sequence[OnlineSpec]) -> OnlineReader:
+        return OnlineReader(self._workspace.online, specs, self._workspace.clock)
 
     def close(self) -> None:
         """Close the stores."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import arro3.core
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class _Selected:
     def values(self) -> pl.Series:
         """The selected values in the timeline's order."""
         assert self.column is not None
-        return self.column.gather(self.rows)
+        return _taken(self.column, self.rows)
 
 
 class Calculator:
@@ -218,16 +219,16 @@ def _holds(line: Timeline, where: pl.Expr) -> pl.Series:
 
 
 def _numbers_of(selected: _Selected) -> NDArray[Any]:
-    values: NDArray[Any] = selected.values().to_numpy()
+    values: NDArray[Any] = selected.values().to_numpy()  # nothing is missing among them
     return values
 
 
 def _floats_of(selected: _Selected) -> NDArray[np.float64]:
-    return _numbers_of(selected).astype(np.float64)
+    return _numbers_of(selected).astype(np.float64, copy=False)
 
 
 def _integers_of(selected: _Selected) -> NDArray[np.int64]:
-    return _numbers_of(selected).astype(np.int64)
+    return _numbers_of(selected).astype(np.int64, copy=False)
 
 
 def _prefixes(values: NDArray[Any], restarts: Positions) -> Any:
@@ -261,15 +262,18 @@ def _last(selected: _Selected, start: Positions, end: Positions, n: int, dtype: 
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     back = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)  # 0 for the newest
     assert selected.column is not None
-    values = selected.column.gather(selected.rows[np.repeat(end, lengths) - 1 - back]).cast(dtype)
+    values = _taken(selected.column, selected.rows[np.repeat(end, lengths) - 1 - back]).cast(dtype)
     return _lists(values, offsets, dtype)
 
 
+def _taken(column: pl.Series, places: Positions) -> pl.Series:
+    """`column.gather(places)`; of plain numbers by NumPy, which takes half the time."""
+    if column.null_count() or not column.dtype.is_numeric():
+        return column.gather(places)
+    return pl.Series(column.name, np.take(column.to_numpy(), places))
+
+
 def _lists(values: pl.Series, offsets: Positions, dtype: pl.DataType) -> pl.Series:
-    """Values cut into lists at offsets."""
-    lengths = np.diff(offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    lists = pl.DataFrame({"row": row, "value": values}).group_by("row", maintain_order=True).agg("value")
-    made = pl.Series("value", [[]], pl.List(dtype)).new_from_index(0, len(lengths))
-    everyone = pl.DataFrame({"row": np.arange(len(lengths))}).join(lists, on="row", how="left", maintain_order="left")
-    return everyone["value"].zip_with(everyone["value"].is_not_null(), made)
+    """Values cut into lists at offsets, without a copy."""
+    flat = arro3.core.Array.from_arrow(values.rechunk())
+    return pl.Series(arro3.core.list_array(arro3.core.Array.from_numpy(offsets), flat)).cast(pl.List(dtype))

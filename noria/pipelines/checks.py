@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from noria.core import ConfigError, Field, Schema
+from noria.core import ConfigError, Field, Schema, uuid_text
 from noria.core.schema import FLOATS
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def _is_int64(value: float) -> bool:
 
 
 def _fits(value: Any, field: Field) -> bool:
+    if field.dtype == "uuid":
+        return value is not None and uuid_text(value) == value  # as the column has it
     if field.dtype in ("str", "bool"):
         return isinstance(value, str if field.dtype == "str" else bool)
     return field.is_number and _is_number(value) and (field.dtype in FLOATS or value == value // 1)

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from noria.core import Field
+from noria.core.uuids import UUID_PARTS
 from noria.pipelines.dtypes import polars_type
 
 MISSING_TEXT = ("", "NA", "NaN", "nan", "null", "NULL")
@@ -16,6 +17,7 @@ _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """Years 1 to 9999, which tables and Python can hold, in microseconds."""
 _DAY = 86_400_000_000
+_CANONICAL_UUID = UUID_PARTS.replace("-?", "-")
 
 _ISO = (
     r"^(?P<date>\d{4}-\d\d-\d\d)"
@@ -37,6 +39,8 @@ def can_convert(field: Field, dtype: pl.DataType) -> bool:
             return isinstance(dtype, pl.Boolean) or dtype.is_numeric()
         case "str":
             return instant or isinstance(dtype, pl.Boolean) or dtype.is_numeric()
+        case "uuid":
+            return False
     return isinstance(dtype, pl.Boolean) or dtype.is_numeric()
 
 
@@ -91,6 +95,8 @@ def _from_text(field: Field, column: pl.Series) -> pl.Series:
     if field.dtype == "bool":
         lower = text.str.to_lowercase()
         return lower.is_in(["true", "1"]).set(~lower.is_in(["true", "1", "false", "0"]), None)
+    if field.dtype == "uuid":
+        return _from_uuid(text)
     if field.dtype == "date":
         dated = text.set(~text.str.contains(r"^\d{4}-"), None)  # else 20-01-01 would be in the year 20
         return _kept_on_calendar(dated.str.to_date("%Y-%m-%d", strict=False))
@@ -102,6 +108,15 @@ def _from_text(field: Field, column: pl.Series) -> pl.Series:
         return _kept_on_calendar(_from_iso(text))
     whole = _from_digits(text, pl.Int64())
     return whole.to_frame().select(_instant(field, pl.col(whole.name), whole.dtype)).to_series()
+
+
+def _from_uuid(text: pl.Series) -> pl.Series:
+    """Lower case with hyphens; what comes in another case, in braces or without hyphens is the same UUID."""
+    if text.str.contains(_CANONICAL_UUID).all():
+        return text
+    plain = text.str.to_lowercase().str.replace(r"^\{(.*)\}$", "$1")
+    known = plain.set(~plain.str.contains(UUID_PARTS), None)
+    return known.str.replace(UUID_PARTS, "$1-$2-$3-$4-$5")
 
 
 def _kept_on_calendar(column: pl.Series) -> pl.Series:

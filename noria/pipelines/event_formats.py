@@ -155,7 +155,7 @@ class _UnfitError(Exception):
 def _arrow_rows(value: bytes, schema: Schema) -> Rows:
     if not value.endswith(_ARROW_END):
         raise _UnfitError("it has no end marker, so it was cut")
-    found = from_frame(pl.read_ipc_stream(io.BytesIO(value)).select(schema.names))
+    found = from_frame(pl.read_ipc_stream(io.BytesIO(value)).select(schema.names), schema)
     for wanted in schema:
         if not can_convert(wanted, found.frame.schema[wanted.name]):
             raise _UnfitError(
@@ -192,13 +192,14 @@ def _avro_rows(records: Sequence[_Record], schema: Schema) -> Rows:
     columns = {name: column(name, [record.get(name) for _, record in records]) for name in schema.names}
     reasons: dict[int, str] = {}
     for wanted in schema:
-        dtype = from_frame(columns[wanted.name].clear().to_frame()).frame.dtypes[0]
+        dtype = from_frame(columns[wanted.name].clear().to_frame(), schema).frame.dtypes[0]
         if not can_convert(wanted, dtype):
             reason = f"{wanted.name}: {dtype} can't become {wanted.spec()}"
             reasons |= dict.fromkeys(columns[wanted.name].is_not_null().arg_true().to_list(), reason)
             columns[wanted.name] = pl.Series(wanted.name, [None] * len(records), pl.String)
     fit = [at for at in range(len(records)) if at not in reasons]
-    found = from_frame(pl.DataFrame(list(columns.values()))[fit] if reasons else pl.DataFrame(list(columns.values())))
+    frame = pl.DataFrame(list(columns.values()))
+    found = from_frame(frame[fit] if reasons else frame, schema)
     positions = [records[at][0] for at in fit]
     places = positions if found.positions is None else [positions[at - 1] for at in found.positions]
     # What from_frame calls broken (bytes that are no text) counts from the records.

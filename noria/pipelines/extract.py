@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
+from uuid import UUID
 
 import msgspec
 import polars as pl
@@ -214,7 +215,7 @@ def _parquet(source: Input, schema: Schema) -> Iterator[Piece]:
 
 def _read_parquet(location: str, options: dict[str, str] | None, start: int, schema: Schema, extra: Any) -> Rows:
     scan = pl.scan_parquet(location, storage_options=options, glob=False)
-    return replace(from_frame(scan.select(schema.names).slice(start, PIECE_ROWS).collect()), extra=extra)
+    return _from_frame(scan.select(schema.names).slice(start, PIECE_ROWS).collect(), schema, extra)
 
 
 def _options(source: Input) -> dict[str, str] | None:
@@ -235,11 +236,11 @@ def _frames(source: Input, schema: Schema) -> Iterator[Piece]:
         for frame in frames:
             _require(frame.columns, schema)
             extra = tuple(name for name in frame.columns if name not in schema)
-            yield Piece(partial(_from_frame, frame.select(schema.names), extra), len(frame))
+            yield Piece(partial(_from_frame, frame.select(schema.names), schema, extra), len(frame))
 
 
-def _from_frame(frame: pl.DataFrame, extra: tuple[str, ...]) -> Rows:
-    return replace(from_frame(frame), extra=extra)
+def _from_frame(frame: pl.DataFrame, schema: Schema, extra: tuple[str, ...]) -> Rows:
+    return replace(from_frame(frame, schema), extra=extra)
 
 
 def _require(columns: list[str], schema: Schema) -> None:
@@ -248,9 +249,11 @@ def _require(columns: list[str], schema: Schema) -> None:
             raise SchemaError(f"has no column {name!r}", hint=allowed(columns, name), field=name)
 
 
-def from_frame(frame: pl.DataFrame) -> Rows:
-    """Columns of any type as rows: categories as text, what is nested as JSON; bytes that are no text are broken."""
-    plain = frame.with_columns(_plain(column) for column in frame.iter_columns())
+def from_frame(frame: pl.DataFrame, schema: Schema | None = None) -> Rows:
+    """Columns of any type as rows: categories as text, what is nested as JSON; bytes that are no text are broken, but
+    for the 16 bytes of a UUID."""
+    uuids = {field.name for field in schema or () if field.dtype == "uuid"}
+    plain = frame.with_columns(_plain(column, column.name in uuids) for column in frame.iter_columns())
     lost = [frame[name].is_not_null() & plain[name].is_null() for name, t in frame.schema.items() if t == pl.Binary]
     if not lost:
         return Rows(plain)
@@ -262,18 +265,22 @@ def from_frame(frame: pl.DataFrame) -> Rows:
     return Rows(plain.filter(~bad), ((~bad).arg_true() + 1).to_list(), broken)
 
 
-def _plain(column: pl.Series) -> pl.Series:
+def _plain(column: pl.Series, is_uuid: bool) -> pl.Series:
     if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
         return column.cast(pl.String)
     if column.dtype == pl.Binary:
-        return pl.Series(column.name, [_utf8(value) for value in column.to_list()], pl.String)
+        return pl.Series(column.name, [_utf8(value, is_uuid) for value in column.to_list()], pl.String)
+    if is_uuid and column.dtype == pl.Object:  # as Avro's decoder gives them
+        return pl.Series(column.name, [None if value is None else str(value) for value in column.to_list()], pl.String)
     if column.dtype.is_nested() or column.dtype == pl.Object:
         texts = [None if v is None else msgspec.json.encode(v, enc_hook=str).decode() for v in column.to_list()]
         return pl.Series(column.name, texts, pl.String)
     return column
 
 
-def _utf8(value: bytes | None) -> str | None:
+def _utf8(value: bytes | None, is_uuid: bool) -> str | None:
+    if is_uuid and value is not None and len(value) == 16:
+        return str(UUID(bytes=value))
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:

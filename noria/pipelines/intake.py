@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 
@@ -152,7 +153,7 @@ def _type(field: Field) -> Any:
         return _between(*_INTEGERS["int64"])
     if field.dtype.startswith("float"):
         return float
-    return bool if field.dtype == "bool" else str
+    return {"bool": bool, "uuid": UUID}.get(field.dtype, str)
 
 
 def _between(low: int, high: int) -> Any:

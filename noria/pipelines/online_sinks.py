@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, allowed, fingerprint
+from noria.core import ConfigError, allowed, fingerprint, uuid_text
 from noria.pipelines.dtypes import polars_type
 from noria.storage.online import Mark, OnlineStore, OnlineValue
 
@@ -29,9 +29,14 @@ _LATEST = b"\0latest/"
 """The key under which `Totals` keeps the newest event time of a partition: no text has a NUL in front."""
 
 
-def online_key(value: Any) -> bytes:
-    """The key of a value of the key column."""
-    return str(value).encode()
+def online_key(value: Any, dtype: str = "str") -> bytes:
+    """The key of a value of the key column; a UUID's is that of its text in the table, however it is written here."""
+    return str((uuid_text(value) if dtype == "uuid" else None) or value).encode()
+
+
+def _asked(stream: Stream, key: str, values: Sequence[Any]) -> list[bytes]:
+    dtype = stream.schema[key].dtype
+    return [online_key(value, dtype) for value in values]
 
 
 def _keys(column: pl.Series) -> list[bytes]:
@@ -76,7 +81,7 @@ class LatestRow:
 
     def read(self, store: OnlineStore, stream: Stream, keys: Sequence[Any]) -> list[dict[str, Any] | None]:
         """The newest row of each key, None where there is none; instants are microseconds."""
-        found = store.read(self.place(stream), list(map(online_key, keys)))
+        found = store.read(self.place(stream), _asked(stream, self.key, keys))
         return [None if value is None else _decode(value.value) for value in found]
 
 
@@ -154,7 +159,7 @@ class Totals:
 
     def read(self, store: OnlineStore, stream: Stream, keys: Sequence[Any]) -> list[dict[str, Any]]:
         """For each key its `count` and sums; zeros where there was no event."""
-        found = self._packed(store.read(self.place(stream), list(map(online_key, keys))))
+        found = self._packed(store.read(self.place(stream), _asked(stream, self.key, keys)))
         return [
             {"count": int(row["count"]), **dict(zip(self.sums, row["sums"].tolist(), strict=True))} for row in found
         ]

@@ -20,6 +20,7 @@ from noria.serving.events import EventDoor
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.keys import check_bind, parse_keys
 from noria.serving.loading import load_servable
+from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger
@@ -54,6 +55,7 @@ def _serve(options: argparse.Namespace) -> int:
         registry = ModelRegistry.of(workspace)
         servables = [load_servable(registry.get(model), workspace) for model in options.models]
         metrics, streams = MetricsCollector(), published(settings)
+        predictions = PredictionLog.of(settings, f"server-{options.replica}", metrics, workspace.clock)
         server = ModelServer(
             servables,
             metrics=metrics,
@@ -61,12 +63,15 @@ def _serve(options: argparse.Namespace) -> int:
             api_keys=parse_keys(settings.serve.api_keys),
             limits=Limits(max_body_bytes=settings.serve.max_body_bytes),
             events=EventDoor(streams, workspace, metrics) if streams else None,
-            features=FeatureDoor(workspace, metrics, logger) if options.features else None,
+            features=FeatureDoor(workspace, metrics, logger, predictions) if options.features else None,
+            predictions=predictions,
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
         follower = _Follower(server, registry, workspace, logger)
         server.run(options.host, options.port, background=[follower.follow])
+        if predictions is not None:
+            predictions.close()
     logger.close()
     return 0
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from noria.core import NoriaError, RequestError
+from noria.features.reads import GroupRead, Read
+from noria.serving.prediction_files import Prediction
+from noria.serving.prediction_log import Chosen, PredictionLog
 from noria.serving.protocol import Exchange
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
@@ -22,6 +25,7 @@ from noria.telemetry.metrics import SECONDS_BUCKETS, Counter, Histogram
 LOG_EVERY = 100
 """One prediction in so many is logged."""
 
+_Traced = tuple[Sequence[Any], Sequence[Sequence[Read]]]
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _PROBLEM = b"application/problem+json"
 
@@ -33,19 +37,33 @@ class _Batch:
         self.servable = servable
         self.operation = operation
         self.path = f"/{operation}"
+        self._answer_traced: Callable[[str, Sequence[Any]], _Traced] | None = getattr(servable, "answer_traced", None)
         self.exchanges: list[Exchange] = []
         self.requests: list[Any] = []
         labels = {"model": servable.model, "version": str(servable.version), "operation": operation}
         self.answered: Counter = metrics.counter("noria_predictions", "Answered requests.", **labels)
         self.sizes: Histogram = metrics.histogram("noria_batch_size", "Requests answered together.", _SIZES, **labels)
 
+    def answer(self, requests: Sequence[Any], *, traced: bool) -> _Traced:
+        """The answers; and if it was asked for, what was read for each."""
+        if traced and self._answer_traced is not None:
+            answers, reads = self._answer_traced(self.operation, requests)
+        else:
+            answers, reads = self.servable.answer(self.operation, requests), ()
+        if len(answers) != len(requests):
+            raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
+        return answers, reads
+
 
 class Batches:
     """The open batches of a server."""
 
-    def __init__(self, metrics: MetricsCollector, logger: MLLogger | None) -> None:
+    def __init__(
+        self, metrics: MetricsCollector, logger: MLLogger | None, predictions: PredictionLog | None = None
+    ) -> None:
         self._metrics = metrics
         self._logger = logger
+        self._predictions = predictions
         self._encode = msgspec.json.Encoder().encode
         self._batches: dict[tuple[int, str], _Batch] = {}
         self._counted: dict[tuple[bytes, str, int], tuple[Counter, Histogram]] = {}
@@ -79,10 +97,10 @@ class Batches:
 
     def _answer(self, batch: _Batch, exchanges: list[Exchange], requests: list[Any]) -> None:
         batch.sizes.observe(len(requests))
+        log = self._predictions
+        chosen = log.choose(len(requests), exchanges[0].started) if log is not None else ()
         try:
-            answers = batch.servable.answer(batch.operation, requests)
-            if len(answers) != len(requests):
-                raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
+            answers, reads = batch.answer(requests, traced=bool(chosen))
         except Exception as error:
             if len(requests) == 1:
                 self.fail(exchanges[0], error)
@@ -92,6 +110,8 @@ class Batches:
                 self._answer(batch, [exchange], [request])
             return
         self._respond(batch, exchanges, requests, answers)
+        if chosen and log is not None:
+            _record(log, batch, chosen, exchanges, requests, answers, reads)
 
     def _respond(
         self, batch: _Batch, exchanges: Sequence[Exchange], requests: Sequence[Any], answers: Sequence[Any]
@@ -145,3 +165,33 @@ class Batches:
             )
         found[0].inc()
         found[1].observe(time.monotonic() - exchange.started)
+
+
+def _record(
+    log: PredictionLog,
+    batch: _Batch,
+    chosen: Chosen,
+    exchanges: Sequence[Exchange],
+    requests: Sequence[Any],
+    answers: Sequence[Any],
+    reads: Sequence[Sequence[Read]],
+) -> None:
+    """Put the chosen requests into the prediction log, but for those that were answered with an error."""
+    for place, why in chosen:
+        if isinstance(answers[place], BaseException):
+            continue
+        exchange = exchanges[place]
+        log.record(
+            Prediction(
+                exchange.request_id.decode(),
+                log.now(),
+                batch.operation,
+                why,
+                time.monotonic() - exchange.started,
+                batch.servable.model,
+                batch.servable.version,
+                [GroupRead.of(read) for read in reads[place]] if reads else [],
+                requests[place],
+                answers[place],
+            )
+        )

@@ -7,14 +7,27 @@ registered is read again every second, and when a request names what isn't known
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from noria.core.bodies import decode
-from noria.features.online import OnlineSpec
-from noria.serving.feature_groups import STATUSES, Group, Groups, Plan, UnknownFeatureError, ids_of, registered
+from noria.features.online import OnlineFeatures, OnlineSpec
+from noria.features.reads import GroupRead, Read
+from noria.serving.feature_groups import (
+    STATUSES,
+    Group,
+    Groups,
+    Part,
+    Plan,
+    UnknownFeatureError,
+    ids_of,
+    registered,
+)
+from noria.serving.prediction_files import Prediction
+from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger
@@ -22,6 +35,7 @@ from noria.telemetry import MetricsCollector, MLLogger
 REFRESH_SECONDS = 1.0
 
 _encode = msgspec.json.Encoder().encode
+_EXAMPLES: dict[str, Any] = {"str": "a", "uuid": "6f1c0a50-0000-4000-8000-000000000001"}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 Answer = Callable[[Exchange, int, "bytes | Exception"], None]
@@ -33,6 +47,7 @@ class Found(NamedTuple):
     columns: dict[str, list[Any]]
     statuses: list[str]
     event_times: list[int | None]
+    as_of: int | None
 
 
 Write = Callable[[Plan, Sequence[Found]], bytes]
@@ -56,11 +71,18 @@ class _Question(NamedTuple):
 class FeatureDoor:
     """Reads features for a server. All methods are called in its loop, but for the constructor."""
 
-    def __init__(self, workspace: Workspace, metrics: MetricsCollector, logger: MLLogger | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        metrics: MetricsCollector,
+        logger: MLLogger | None = None,
+        predictions: PredictionLog | None = None,
+    ) -> None:
         self.groups = Groups()
         self._workspace = workspace
         self._metrics = metrics
         self._logger = logger
+        self._predictions = predictions
         self._decoder = msgspec.json.Decoder(_Request)
         self._asked: list[_Question] = []
         self._puzzling: list[tuple[Callable[[], None], Exchange, Answer]] = []
@@ -133,6 +155,18 @@ class FeatureDoor:
             except Exception as error:
                 body = error
             question.answer(question.exchange, 200, body)
+        self._record(asked, found)
+
+    def _record(self, asked: Sequence[_Question], found: Sequence[Sequence[Found]]) -> None:
+        log = self._predictions
+        if log is None:
+            return
+        for place, why in log.choose(len(asked), asked[0].exchange.started):
+            question = asked[place]
+            exchange, parts = question.exchange, zip(question.plan, question.ids, found[place], strict=True)
+            groups = [_kept(part, ids, read) for part, ids, read in parts]
+            latency = time.monotonic() - exchange.started
+            log.record(Prediction(exchange.request_id.decode(), log.now(), "features", why, latency, groups=groups))
 
     # --- what is registered
 
@@ -196,7 +230,7 @@ class FeatureDoor:
         )
         groups = list(self.groups.by_name.values())[:1]
         entities = {
-            key: [1 if kind != "str" else "a"]
+            key: [_EXAMPLES.get(kind, 1)]
             for g in groups
             for key, kind in zip(g.spec.keys, g.spec.key_types, strict=True)
         }
@@ -272,7 +306,7 @@ def _read_group(group: Group, ids: list[Any]) -> Found:
     ]
     for counter, status in zip(group.counters, STATUSES, strict=True):
         counter.inc(statuses.count(status))
-    return Found(read.columns, statuses, read.event_times)
+    return Found(read.columns, statuses, read.event_times, read.as_of)
 
 
 def _slice(read: Found, names: tuple[str, ...] | None, start: int, end: int) -> Found:
@@ -280,4 +314,12 @@ def _slice(read: Found, names: tuple[str, ...] | None, start: int, end: int) -> 
         columns = {name: column[start:end] for name, column in read.columns.items()}
     else:
         columns = {name: read.columns[name][start:end] for name in names}
-    return Found(columns, read.statuses[start:end], read.event_times[start:end])
+    return Found(columns, read.statuses[start:end], read.event_times[start:end], read.as_of)
+
+
+def _kept(part: Part, ids: list[Any], found: Found) -> GroupRead:
+    """A part's answer as the prediction log keeps it."""
+    present, expired = ([status == which for status in found.statuses] for which in ("present", "expired"))
+    there = [one or other for one, other in zip(present, expired, strict=True)]
+    features = OnlineFeatures(found.columns, there, expired, found.event_times, found.as_of)
+    return GroupRead.of(Read(part.group.spec, ids, features))

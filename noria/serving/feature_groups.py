@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from noria.core import RequestError, allowed
+from noria.core import RequestError, allowed, uuid_bytes
 from noria.features.catalog import Catalog, GroupVersion
 from noria.features.online import OnlineReader, OnlineSpec
 from noria.storage import Workspace
@@ -25,7 +25,7 @@ class Group:
     def __init__(self, spec: OnlineSpec, workspace: Workspace, metrics: MetricsCollector) -> None:
         self.spec = spec
         self.name = spec.group
-        self.keys = [(key, kind == "str") for key, kind in zip(spec.keys, spec.key_types, strict=True)]
+        self.keys = list(zip(spec.keys, spec.key_types, strict=True))
         self.reader = OnlineReader(workspace.online, [spec], workspace.clock)
         self.features = tuple(f"{spec.group}.{name}" for name in spec.features)
         about = "Entities whose features were read."
@@ -153,15 +153,21 @@ def _check_lengths(entities: Mapping[str, Any]) -> None:
         raise _wrong(first, f"has {rows} ids", f"allowed: up to {MAX_IDS}; ask several times")
 
 
-def _column(entities: Mapping[str, Any], key: str, is_text: bool, group: Group) -> list[Any]:
+def _column(entities: Mapping[str, Any], key: str, kind: str, group: Group) -> list[Any]:
     column: list[Any] | None = entities.get(key)
     if column is None:
         needed = ", ".join(group.spec.keys)
         raise _wrong(key, f"is missing: feature group {group.name!r} is read by {needed}", f"give {needed}")
     for place, value in enumerate(column):
-        if not (type(value) is str if is_text else type(value) is int and -_INT64 <= value < _INT64):
-            kind = "text" if is_text else "a whole number of 64 bits"
-            raise _wrong(f"{key}[{place}]", f"is {_shown(value)}", f"a {key} of {group.name!r} is {kind}")
+        if kind == "str":
+            fits = type(value) is str
+        elif kind == "uuid":
+            fits = uuid_bytes(value) is not None
+        else:
+            fits = type(value) is int and -_INT64 <= value < _INT64
+        if not fits:
+            word = {"str": "text", "uuid": "a UUID"}.get(kind, "a whole number of 64 bits")
+            raise _wrong(f"{key}[{place}]", f"is {_shown(value)}", f"a {key} of {group.name!r} is {word}")
     return column
 
 

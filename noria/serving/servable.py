@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from noria.features.reads import Read
+
 
 class Servable(Protocol):
     """A loaded model version. `noria.testing.ServableConformance` checks one of yours."""
@@ -50,4 +52,12 @@ class Servable(Protocol):
 
     def close(self) -> None:
         """Let go of what was loaded."""
+        ...
+
+
+class Traceable(Servable, Protocol):
+    """A servable that can say what it read to answer; the prediction log keeps it."""
+
+    def answer_traced(self, operation: str, requests: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Sequence[Read]]]:
+        """The same answers as `answer`, and what was read of feature groups for each request."""
         ...

@@ -19,6 +19,7 @@ from noria.serving.events import EventDoor, describe
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.openapi import document
+from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
 from noria.serving.requests import MethodNotAllowedError, check_body, check_key
 from noria.serving.servable import Servable
@@ -47,6 +48,7 @@ class ModelServer:
         limits: of a connection.
         events: where `POST /events` goes; without it there is no such path.
         features: where `POST /features` goes; without it there is no such path.
+        predictions: where a sample of the predictions is recorded.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ModelServer:
         limits: Limits | None = None,
         events: EventDoor | None = None,
         features: FeatureDoor | None = None,
+        predictions: PredictionLog | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
         if not (names or events or features) or len(set(names)) < len(names):
@@ -82,7 +85,7 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request_prefix = secrets.token_hex(4).encode()
         self._requests = 0
-        self._batches = Batches(self._metrics, logger)
+        self._batches = Batches(self._metrics, logger, predictions)
         self._servables = {servable.model: servable for servable in servables}
         self._route()
 

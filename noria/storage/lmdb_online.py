@@ -99,6 +99,9 @@ class LmdbOnline:
         except lmdb.Error as error:
             raise self._error(error) from error
 
+    def expire(self, group: str, keys: Sequence[bytes], seconds: int) -> None:
+        """Nothing is forgotten: a file's pages would be free only for other values."""
+
     def drop(self, group: str, *, older_than: int | None = None) -> None:
         prefix = _prefix(group)
         try:

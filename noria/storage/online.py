@@ -82,6 +82,13 @@ class OnlineStore(Protocol):
         """How many keys the group has."""
         ...
 
+    def expire(self, group: str, keys: Sequence[bytes], seconds: int) -> None:
+        """Allow the values to be forgotten after so many seconds, unless they are written again.
+
+        A server that can do it frees its memory so; no reader may rely on it.
+        """
+        ...
+
     def drop(self, group: str, *, older_than: int | None = None) -> None:
         """Forget the whole group, or only its values of before `older_than`; at once, for all readers."""
         ...

@@ -117,6 +117,16 @@ class RedisOnline:
     def count(self, group: str) -> int:
         return self._run(lambda: len(self._entries(group)), again=True)
 
+    def expire(self, group: str, keys: Sequence[bytes], seconds: int) -> None:
+        def work() -> None:
+            for some in _parts(_names(group, keys), _AT_ONCE):
+                with self._client.pipeline(transaction=False) as pipe:
+                    for name in some:
+                        pipe.execute_command("EXPIRE", name, seconds)
+                    pipe.execute()
+
+        self._run(work, again=True)
+
     def drop(self, group: str, *, older_than: int | None = None) -> None:
         def remove() -> None:
             for some in _parts(self._entries(group), 5_000):

@@ -21,6 +21,7 @@ from noria.core import (
     fingerprint,
     task,
 )
+from noria.features import FeatureGroup, check_entities
 from noria.storage import Runnable, Workspace
 from noria.system.graph import index, levels
 from noria.system.runs import FAILED, FRESH, SKIPPED, SUCCEEDED, ComponentRun, RunLog
@@ -58,6 +59,7 @@ class System:
 
     Raises:
         GraphError: for two components of one name, an unknown dependency, or a cycle.
+        ConfigError: two feature groups mean different things by one entity's name.
     """
 
     name: str
@@ -69,6 +71,7 @@ class System:
         check_name(self.name, "system")
         everything = (*self.components, *services(self.components))
         by_name = index(everything)
+        check_entities(part for part in self.components if isinstance(part, FeatureGroup))
         object.__setattr__(self, "components", everything)
         object.__setattr__(self, "order", levels({n: c.dependencies for n, c in by_name.items()}))
 

@@ -33,6 +33,13 @@ class OnlineStoreConformance:
         assert store.write("g", [b"a"], [11], [b"newer"]) == 1
         assert store.read("g", [b"a"]) == [(11, b"newer")]
 
+    def test_what_may_be_forgotten_later_is_there_until_then(self) -> None:
+        store = self.store()
+        store.write("g", [b"a", b"b"], [1, 1], [b"A", b"B"])
+        store.expire("g", [b"a", b"missing"], 3600)
+        store.expire("g", [], 1)
+        assert store.read("g", [b"a", b"b"]) == [(1, b"A"), (1, b"B")]
+
     def test_within_a_write_too_the_newer_one_wins_and_at_equal_times_the_later(self) -> None:
         store = self.store()
         store.write("g", [b"a", b"a", b"b", b"b"], [2, 1, 1, 1], [b"2", b"1", b"first", b"second"])

@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import DataError, IntegrityError, NoriaError, NotFoundError, StorageError
-from noria.features import FeatureGroup, FeatureStore
+from noria.features import FeatureGroup, FeatureStore, OnDemand
 from noria.features.catalog import group_of
+from noria.features.on_demand import bound
 from noria.pipelines.expressions import loaded, saved_or_text
 from noria.registry import ModelRegistry, ModelVersion, code_state
 from noria.storage import Workspace
@@ -46,6 +47,7 @@ class Selection:
         where: rows for which it isn't true are left out.
         present: columns whose missing values leave a row out.
         groups: whose features to add.
+        on_demand: features to add that are computed from the rows.
         features: which of their columns are wanted.
     """
 
@@ -57,6 +59,7 @@ class Selection:
     where: pl.Expr | None = None
     present: Sequence[str] = ()
     groups: Sequence[FeatureGroup] = ()
+    on_demand: Sequence[OnDemand] = ()
     features: Sequence[str] = ()
 
     def read(self, workspace: Workspace) -> tuple[pl.DataFrame, int]:
@@ -69,13 +72,14 @@ class Selection:
             rows = rows.with_columns(self.target.alias(TARGET)).filter(pl.col(TARGET).is_not_null())
             wanted.append(TARGET)
         left_out = len(labels) - len(rows)
-        if self.groups and len(rows):
+        if rows.is_empty():
+            return rows.select([name for name in wanted if name in rows.columns]), left_out
+        if self.groups:
             sources = {group.source.name for group in self.groups}
             pinned = {name: version for name, version in self.versions.items() if name in sources}
-            store = FeatureStore(workspace)
-            rows = store.training_set(rows, self.groups, time=str(self.time), versions=pinned)
-            return rows.select(wanted), left_out
-        return rows.select([name for name in wanted if name in rows.columns]), left_out
+            rows = FeatureStore(workspace).training_set(rows, self.groups, time=str(self.time), versions=pinned)
+        rows = rows.with_columns(column for part in bound(self.on_demand, self.groups) for column in part.columns(rows))
+        return rows.select(wanted), left_out
 
     def _labels(self, workspace: Workspace) -> pl.DataFrame:
         table, version = workspace.table(self.labels), self.versions[self.labels]
@@ -121,6 +125,7 @@ def recipe(selection: Selection, frame: pl.DataFrame, workspace: Workspace) -> d
         "where": None if selection.where is None else saved_or_text(selection.where),
         "present": list(selection.present),
         "groups": [{"name": one.name, "version": one.version, "state": one.state} for one in groups],
+        "on_demand": [part.to_state() for part in selection.on_demand],
         "features": list(selection.features),
         "rows": len(frame),
         "digest": digest_of(columns),
@@ -194,6 +199,7 @@ def _selection(kept: dict[str, Any], version: ModelVersion) -> Selection:
             _loaded(kept, "where"),
             kept["present"],
             [group_of(one["name"], one["state"]) for one in kept["groups"]],
+            [OnDemand.from_state(one) for one in kept["on_demand"]],
             kept["features"],
         )
     except NoriaError as error:

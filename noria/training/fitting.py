@@ -74,14 +74,15 @@ def train_and_register(
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.inputs.steps),
             "groups": [group.online_spec().to_dict() for group in pipeline.groups],
-            "entities": {key: pipeline.labels.schema[key].spec() for group in pipeline.groups for key in group.keys},
+            "entities": _entities(pipeline),
+            "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=Lineage(
             {name: str(number) for name, number in chosen.versions.items()},
-            {g.name: g.definition_hash() for g in pipeline.groups},
+            _definitions(pipeline),
             code_state(workspace.settings.root),
             made_of,
         ),
@@ -112,7 +113,8 @@ def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selectio
     """The rows that the pipeline learns from, of the tables as they are now."""
     labels = pipeline.labels
     keys = [key for group in pipeline.groups for key in group.keys]
-    own = dict.fromkeys((*keys, *((labels.time,) if labels.time is not None else ()), *pipeline.columns))
+    given = [name for part in pipeline.on_demand for name in part.inputs.names]
+    own = dict.fromkeys((*keys, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given))
     return Selection(
         labels.name,
         pinned_versions(_sources(pipeline), workspace),
@@ -120,6 +122,7 @@ def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selectio
         labels.time,
         pl.col(pipeline.target) if isinstance(pipeline.target, str) else pipeline.target,
         groups=pipeline.groups,
+        on_demand=[bound.part for bound in pipeline.on_demand],
         features=[name for name in pipeline.input_schema().names if name not in own],
     )
 
@@ -183,6 +186,21 @@ def _verdict(metric: str, fitted: Fitted) -> str:
     value, baseline = fitted.metrics[metric], fitted.baseline[metric]
     better = value > baseline if METRICS[metric].greater_is_better else value < baseline
     return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
+
+
+def _definitions(pipeline: ModelTrainingPipeline) -> dict[str, str]:
+    found = {group.name: group.definition_hash() for group in pipeline.groups}
+    return found | {bound.part.name: bound.part.definition_hash() for bound in pipeline.on_demand}
+
+
+def _entities(pipeline: ModelTrainingPipeline) -> dict[str, str]:
+    """The ids that a request gives, as the labels have them; where only one side says UUID, the groups decide."""
+    found: dict[str, str] = {}
+    for group in pipeline.groups:
+        for key in group.keys:
+            field, kind = pipeline.labels.schema[key], group.source.schema[key].dtype
+            found[key] = kind if "uuid" in (field.dtype, kind) and found.get(key) != "str" else field.spec()
+    return found
 
 
 def _sources(pipeline: ModelTrainingPipeline) -> tuple[str, ...]:

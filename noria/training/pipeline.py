@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
-from noria.features import FeatureGroup
+from noria.features import BoundOnDemand, FeatureGroup, OnDemand, bound
 from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
@@ -28,7 +28,8 @@ class ModelTrainingPipeline:
         name: of the component and of the model in the registry.
         labels: the source with one row per example.
         target: what to predict: a column of the labels or an expression on them; rows where it is null are left out.
-        features: the model's inputs: names of the labels' columns, and feature groups.
+        features: the model's inputs: names of the labels' columns, feature groups, and on-demand features,
+            whose inputs are columns of the labels.
         model: anything with `fit` and `predict`.
         steps: transformations, fitted on the training part only.
         split: which rows judge.
@@ -41,7 +42,7 @@ class ModelTrainingPipeline:
     name: str
     labels: Source
     target: str | pl.Expr
-    features: Sequence[str | FeatureGroup]
+    features: Sequence[str | FeatureGroup | OnDemand]
     model: Estimator
     steps: Sequence[Step] = ()
     split: Split = field(default_factory=TimeSplit)
@@ -55,6 +56,8 @@ class ModelTrainingPipeline:
             raise ConfigError(f"model {self.name!r} has no features", hint=allowed(self.labels.schema.names))
         for column in (*self.columns, *(key for group in self.groups for key in group.keys)):
             self._check_column(column)
+        for part in self.on_demand:
+            self._check_inputs(part)
         if isinstance(self.target, str):
             self._check_column(self.target)
         if self.groups and self.labels.time is None:
@@ -63,7 +66,7 @@ class ModelTrainingPipeline:
                 hint="give its schema a Timestamp column",
             )
 
-    def _check_column(self, column: str) -> None:
+    def _check_column(self, column: str, *, is_read: bool = True) -> None:
         schema = self.labels.schema
         if column not in schema:
             raise ConfigError(
@@ -71,12 +74,24 @@ class ModelTrainingPipeline:
                 hint=allowed(schema.names, column),
                 field=column,
             )
-        if column in self.columns and schema[column].dtype in ("timestamp", "date"):
+        if is_read and column in self.columns and schema[column].dtype in ("timestamp", "date"):
             raise ConfigError(
                 f"model {self.name!r}: column {column!r} is an instant, and a model reads numbers, text or Booleans",
                 hint="leave it out, or add a column with the hour or the month",
                 field=column,
             )
+
+    def _check_inputs(self, part: BoundOnDemand) -> None:
+        for given in part.inputs:
+            self._check_column(given.name, is_read=False)
+            kind = self.labels.schema[given.name].dtype
+            if given.dtype != kind:
+                raise ConfigError(
+                    f"model {self.name!r}: the input {given.name!r} of {part.part.name!r} is {given.dtype}, and "
+                    f"in source {self.labels.name!r} it is {kind}",
+                    hint=f'inputs={{"{given.name}": "{kind}"}}',
+                    field=given.name,
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -86,7 +101,13 @@ class ModelTrainingPipeline:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """The inputs that are feature groups."""
-        return tuple(part for part in self.features if not isinstance(part, str))
+        return tuple(part for part in self.features if isinstance(part, FeatureGroup))
+
+    @property
+    def on_demand(self) -> tuple[BoundOnDemand, ...]:
+        """The inputs that are computed from the request."""
+        parts = [part for part in self.features if isinstance(part, OnDemand)]
+        return tuple(bound(parts, self.groups)) if parts else ()
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -117,7 +138,8 @@ class ModelTrainingPipeline:
         """The model's inputs by name; a group's features are named `group.feature` and may be missing."""
         own = {name: self.labels.schema[name].spec() for name in self.columns}
         looked_up = {name: spec for group in self.groups for name, spec in group.output_schema().items()}
-        return Schema.of({**own, **looked_up})
+        computed = {name: spec for part in self.on_demand for name, spec in part.output_schema().items()}
+        return Schema.of({**own, **looked_up, **computed})
 
     def lost(self, workspace: Workspace, version: str) -> str:
         """Whether the version's files are gone or damaged."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
 
 from noria.core import NoriaError, RequestError, Schema
 from noria.core.bodies import decode
-from noria.features import OnlineReader, OnlineSpec
+from noria.features import BoundOnDemand, OnDemand, OnlineReader, OnlineSpec
+from noria.features.reads import Read
 from noria.pipelines import steps_from_dict
 from noria.registry import ModelRegistry, ModelVersion
 from noria.storage import Workspace
@@ -21,6 +24,7 @@ from noria.training.inputs import ModelInputs
 MAX_ROWS = 10_000
 """The most rows that one request may hold."""
 
+_KINDS = {"bool": bool, "str": str, "uuid": UUID, "date": date, "timestamp": datetime}
 _RANGES = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
 
 
@@ -46,6 +50,7 @@ class TabularServable:
         reader: OnlineReader | None,
         entities: Mapping[str, str],
         columns: Sequence[str],
+        on_demand: Sequence[BoundOnDemand] = (),
     ) -> None:
         self.model = version.name
         self.version = version.version
@@ -55,16 +60,19 @@ class TabularServable:
         self._reader = reader
         self._entities = entities
         self._columns = columns
+        self._on_demand = on_demand
+        self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
 
     def _request_type(self) -> type[msgspec.Struct]:
-        """A body has `instances` with every input, or `entities` with ids and the rows' own columns."""
+        """A body has `instances` with every input, or `entities` with ids, the rows' own columns and inputs."""
         instance = _row_type("Instance", self._inputs.schema.to_dict())
         fields: list[Any] = [("instances", _rows_of(instance), None)]
-        if self._reader is not None:
+        if self._looks_up:
             own = {name: self._inputs.schema[name].spec() for name in self._columns}
-            entity = _row_type("Entity", {**self._entities, **own})
+            given = [part.inputs.to_dict() for part in self._on_demand]
+            entity = _row_type("Entity", _strictest(self._entities, own, *given))
             fields.append(("entities", _rows_of(entity), None))
         return msgspec.defstruct("PredictRequest", fields, forbid_unknown_fields=True)
 
@@ -72,18 +80,28 @@ class TabularServable:
         request: Any = decode(self._decoder, body)
         given = [name for name in ("instances", "entities") if getattr(request, name, None) is not None]
         if len(given) != 1:
-            ways = "instances" if self._reader is None else "exactly one of instances and entities"
+            ways = "exactly one of instances and entities" if self._looks_up else "instances"
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
 
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
+        return self._answer(requests, [None] * len(requests))
+
+    def answer_traced(
+        self, operation: str, requests: Sequence[Any]
+    ) -> tuple[Sequence[Answer | NoriaError], Sequence[Sequence[Read]]]:
+        """The same, and what was read of feature groups for each request."""
+        reads: list[list[Read]] = [[] for _ in requests]
+        return self._answer(requests, reads), reads
+
+    def _answer(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> Sequence[Answer | NoriaError]:
         rows: list[tuple[Any, ...]] = []
         ends: list[int] = []
-        for request in requests:
+        for request, read in zip(requests, reads, strict=True):
             if request.instances is not None:
-                rows += [msgspec.structs.astuple(row) for row in request.instances]
+                rows += map(self._values, request.instances)
             else:
-                rows += self._look_up(request.entities)
+                rows += self._look_up(request.entities, read)
             ends.append(len(rows))
         matrix = self._inputs.matrix_of_rows(rows)
         predictions = np.asarray(self._estimator.predict(matrix)).tolist()
@@ -95,18 +113,30 @@ class TabularServable:
             for a, b in zip(starts, ends, strict=True)
         ]
 
-    def _look_up(self, entities: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Rows in the order of the inputs: the request's own columns, then each group's features."""
-        reader = self._reader
-        if reader is None:
-            raise RequestError("this model looks no features up", status=422, field="entities")
+    @property
+    def _looks_up(self) -> bool:
+        return self._reader is not None or bool(self._on_demand)
+
+    def _values(self, row: Any) -> tuple[Any, ...]:
+        values = msgspec.structs.astuple(row)
+        return tuple(map(_plain, values)) if self._has_uuids else values
+
+    def _look_up(self, entities: Sequence[Any], reads: list[Read] | None) -> list[tuple[Any, ...]]:
+        """Rows in the order of the inputs: the request's own columns, the groups' features, what is computed."""
         values: dict[str, list[Any]] = {}
-        for spec in reader.specs:
-            parts = [[getattr(entity, _attribute(key)) for entity in entities] for key in spec.keys]
-            ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
-            values |= reader.read(spec.group, ids).columns
+        if self._reader is not None:
+            for spec in self._reader.specs:
+                parts = [[getattr(entity, _attribute(key)) for entity in entities] for key in spec.keys]
+                ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+                found = self._reader.read(spec.group, ids)
+                values |= found.columns
+                if reads is not None:
+                    reads.append(Read(spec, ids, found))
         for name in self._columns:
-            values[name] = [getattr(entity, _attribute(name)) for entity in entities]
+            values[name] = [_plain(getattr(entity, _attribute(name))) for entity in entities]
+        for part in self._on_demand:
+            given = {one.name: [getattr(entity, _attribute(one.name)) for entity in entities] for one in part.inputs}
+            values |= part.compute({**values, **given})
         return list(zip(*(values[name] for name in self._inputs.schema.names), strict=True))
 
     def warm_up(self) -> None:
@@ -128,6 +158,10 @@ def _attribute(name: str) -> str:
     return "f_" + name.encode().hex()
 
 
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value  # to a model a UUID is text
+
+
 def _rows_of(row: Any) -> Any:
     return Annotated[list[row], msgspec.Meta(min_length=1, max_length=MAX_ROWS)] | None
 
@@ -135,15 +169,24 @@ def _rows_of(row: Any) -> Any:
 def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:
     fields: list[Any] = []
     for field in Schema.of(specs):
-        kind: Any = {"bool": bool, "str": str}.get(field.dtype, float)
-        if field.dtype in _RANGES:
-            bits = _RANGES[field.dtype]
+        kind: Any = _KINDS.get(field.dtype, float)
+        if field.dtype in _RANGES or (field.dtype == "timestamp" and field.unit != "iso"):
+            bits = _RANGES.get(field.dtype, 63)
             kind = Annotated[int, msgspec.Meta(ge=-(2**bits), le=2**bits - 1)]
         name = _attribute(field.name)
         fields.append((name, kind | None, None) if field.nullable else (name, kind))
     names = {_attribute(name): name for name in specs}
     # Keyword-only, so that a field that may be missing can stand before one that may not: the order is the schema's.
     return msgspec.defstruct(title, fields, rename=names, forbid_unknown_fields=True, kw_only=True)
+
+
+def _strictest(*parts: Mapping[str, str]) -> dict[str, str]:
+    """The types of all parts' columns; one that must not be missing in one of them must not be missing at all."""
+    found: dict[str, str] = {}
+    for name, spec in (pair for part in parts for pair in part.items()):
+        is_needed = not (found.setdefault(name, spec).endswith("?") and spec.endswith("?"))
+        found[name] = found[name].removesuffix("?") if is_needed else found[name]
+    return found
 
 
 def load(version: ModelVersion, workspace: Workspace) -> TabularServable:
@@ -153,4 +196,6 @@ def load(version: ModelVersion, workspace: Workspace) -> TabularServable:
     estimator = load_estimator(ModelRegistry.of(workspace).files(version)[FILE])
     groups = [OnlineSpec.from_dict(group) for group in spec["groups"]]
     reader = OnlineReader(workspace.online, groups, workspace.clock) if groups else None
-    return TabularServable(version, estimator, inputs, reader, spec["entities"], spec["columns"])
+    known = {f"{g.group}.{name}": kind for g in groups for name, kind in zip(g.features, g.types, strict=False)}
+    on_demand = [OnDemand.from_state(state).bind(known) for state in spec.get("on_demand", ())]
+    return TabularServable(version, estimator, inputs, reader, spec["entities"], spec["columns"], on_demand)

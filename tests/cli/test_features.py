@@ -56,6 +56,19 @@ def test_versions_and_statistics_are_shown(project: Path, capsys: pytest.Capture
         assert "spent: sum of price -> mean of price, window 30d" in capsys.readouterr().out
 
 
+def test_a_named_entity_is_shown(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = SYSTEM.format(spent='nr.sum("price")')
+    named = written.replace('entity="user"', 'entity=nr.Entity("customer", keys="user")')
+    (project / "system.py").write_text(named)
+    assert main(["run"]) == 0
+    for words in ([], ["show", "habits"]):
+        assert main(["features", *words]) == 0
+        assert "customer (user)" in capsys.readouterr().out
+    assert main(["features", "list", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["entity"], shown["entity_name"]) == ("user", "customer")
+
+
 def test_mistakes_say_what_there_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run"]) == 0
     assert main(["features", "show", "habit"]) == 1

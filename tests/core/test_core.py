@@ -90,6 +90,9 @@ def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) ->
     assert Settings.load(tmp_path, {}).serve.port == 9000
     settings = Settings.load(tmp_path, {"NORIA_SERVE_PORT": "9001", "NORIA_STORAGE_ONLINE": "lmdb://x"})
     assert (settings.serve.port, settings.serve.host, settings.storage.online) == (9001, "localhost", "lmdb://x")
+    (tmp_path / "noria.toml").write_text("[predictions]\nlog_share = 0\n")
+    assert Settings.load(tmp_path, {}).predictions.log_share == 0.0
+    assert Settings.load(tmp_path, {"NORIA_PREDICTIONS_LOG_SHARE": "0.25"}).predictions.log_share == 0.25
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,8 @@ def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) ->
         ("serve = 3\n", "must be a table"),
         ("port = = 3\n", "not valid TOML"),
         ('compute = "spark"\n', "is not supported"),
+        ("[predictions]\nlog_share = 2\n", "from 0 (off) to 1"),
+        ('[predictions]\nlog_share = "1"\n', "it must be a number"),
     ],
 )
 def test_wrong_settings_are_explained(tmp_path: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,3 +239,20 @@ def test_on_ray_the_table_is_the_same_to_the_bit(workspace: Workspace) -> None:
             ray.shutdown()
     nr.FeatureStore(workspace).backfill(habits(ttl="20d"), "here", labels="asked", time="when")
     assert digest(workspace.table("there").read()) == digest(workspace.table("here").read())
+
+
+def test_a_uuid_is_one_entity_however_the_labels_write_it(workspace: Workspace) -> None:
+    texts = [str(uuid.UUID(int=n)) for n in range(50)]
+    source = nr.Source("visits", "visits.csv", schema={"id": "uuid", "at": nr.Timestamp("us")})
+    group = nr.FeatureGroup("seen", entity="id", source=source, features={"n": nr.count()})
+    at = pl.Series("at", [0] * 50, LABELS["when"])
+    workspace.table("visits").write(pl.DataFrame({"id": texts, "at": at}), run_id="a")
+    labels = pl.DataFrame({"id": [text.upper().replace("-", "") for text in texts], "when": at.dt.offset_by("1d")})
+    store = nr.FeatureStore(workspace)
+    assert store.training_set(labels, [group], time="when")["seen.n"].to_list() == [1] * 50
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "IN_MEMORY", 0)
+        patch.setattr(partitions, "PARTITION", 500)
+        assert store.training_set(labels, [group], time="when")["seen.n"].to_list() == [1] * 50
+        assert store.backfill(group, "seen_then", labels=labels, time="when").partitions > 5
+    assert workspace.table("seen_then").read()["seen.n"].to_list() == [1] * 50

@@ -19,6 +19,7 @@ from noria.pipelines.dtypes import polars_schema
 from noria.pipelines.extract import from_frame
 from noria.pipelines.rows import Rows
 
+U = "6f1c0a50-0000-4000-8000-00000000000a"
 DAY = date(2020, 1, 1)
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
@@ -69,6 +70,18 @@ def split(values: Any, dtype: Any, path: Path | None = None) -> tuple[list[Any],
         ("date", {"0001-01-01": date.min}, ["-001-01-01", "+2020-01-01", "2020", "01.01.2020", "2020-01-01T00:00:00"]),
         ("str?", {" a ": " a ", "NA": "NA", "": None, "\x00": "\x00"}, []),
         ("str", {"NaN": "NaN"}, [""]),
+        (
+            "uuid",
+            {
+                U: U,
+                U.upper(): U,
+                f" {{{U}}} ": U,
+                U.replace("-", ""): U,
+                "0" * 32: f"{'0' * 8}-0000-0000-0000-{'0' * 12}",
+            },
+            ["", f"{{{U}", U[:-1], U + "0", "g" + U[1:], "urn:uuid:" + U, "１" + U[1:], "7"],
+        ),
+        ("uuid?", {"NA": None, "": None}, ["x"]),
     ],
 )
 def test_text(dtype: str, good: dict[str, Any], bad: list[str]) -> None:

@@ -23,6 +23,7 @@ from real_servers import tansu_broker
 
 import noria as nr
 from noria.core import ConfigError, Settings, StorageError
+from noria.features.feed import feeds
 from noria.pipelines.event_formats import Arrow, Json
 from noria.pipelines.json_events import read_json_events
 from noria.pipelines.json_lines import read_json_lines
@@ -317,10 +318,14 @@ from noria.storage import Workspace
 from noria.pipelines.stream import Stream
 from noria.pipelines.online_sinks import LatestRow, Totals
 from noria.pipelines.stream_processor import StreamProcessor
+from noria.features.feed import feeds
 made = Stream("clicks", {"user": "int64", "amount": "float64?", "kind": "str?", "at": nr.Timestamp("s")},
               online=[Totals("user", sums=["amount"]), LatestRow("user")])
+habits = nr.FeatureGroup("habits", entity="user", source=made, features={
+    "n": nr.count(), "spent": nr.sum("amount"), "n_9s": nr.count(window="9s"), "last": nr.last("amount", n=3)})
 with Workspace.open(Settings.load(sys.argv[1])) as workspace:
-    with StreamProcessor(made, workspace, batch=2_000, flush_seconds=0.1) as processor:
+    keeps = feeds(made, workspace, [habits])
+    with StreamProcessor(made, workspace, batch=2_000, flush_seconds=0.1, keeps=keeps) as processor:
         print("ready", flush=True)
         processor.run(threading.Event())
 """
@@ -380,11 +385,22 @@ def campaign(root: Path, turns: int, kills: int, seed: int, *, producers: bool =
     return killed, turns * 500
 
 
+def check_features(workspace: Workspace, users: pl.Series) -> None:
+    """What the group has online is what a batch over the table's events gives."""
+    store = nr.FeatureStore(workspace)
+    group = store.catalog.latest("habits").group()
+    online = store.get_online(group, users.to_list())
+    when = pl.Series("when", [online.as_of] * len(users)).cast(pl.Datetime("us", "UTC"))
+    offline = store.training_set(pl.DataFrame([users.alias("user"), when]), [group], time="when")
+    for name in group.features:
+        assert online.columns[f"habits.{name}"] == offline[f"habits.{name}"].to_list(), name
+
+
 def check_campaign(root: Path, turns: int) -> None:
     """Counts and sums equal those of a batch over the same events."""
     made = Stream("clicks", SCHEMA, online=[TOTALS, LatestRow("user")])
     with Workspace.open(Settings.load(root)) as workspace:
-        with StreamProcessor(made, workspace) as processor:
+        with StreamProcessor(made, workspace, keeps=feeds(made, workspace)) as processor:
             processor.run_to_end(patience=30)
         users = [((turn * 7 + n) % 500, n % 10, n) for turn in range(turns) for n in range(500)]
         clean = pl.DataFrame(users, schema=["user", "amount", "n"], orient="row").filter(pl.col("n") != 3)
@@ -396,6 +412,7 @@ def check_campaign(root: Path, turns: int) -> None:
         assert found.equals(expected)
         totals = TOTALS.read(workspace.online, made, expected["user"].to_list())
         assert totals == expected.drop("user").to_dicts()
+        check_features(workspace, expected["user"])
         bad = workspace.table("clicks__quarantine").read()
         assert sorted(bad["row"].to_list()) == sorted(f"not an event {turn}" for turn in range(turns))
 

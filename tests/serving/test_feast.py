@@ -14,7 +14,10 @@ import httpx
 import pytest
 from shop_features import PAIR, POPULARITY, RECENT, TASTE, materialize
 
+import noria as nr
 from noria.core import Settings
+from noria.features.feed import feeds
+from noria.pipelines import StreamProcessor
 from noria.pipelines.intake import StreamSpec
 from noria.serving import ModelServer
 from noria.serving.events import EventDoor
@@ -148,6 +151,28 @@ def test_a_mistake_in_pushing_is_named_and_nothing_is_taken(
     answer = client.post("/push", json={"push_source_name": "clicks", "df": rows, **changed})
     assert (answer.status_code, answer.json()["field"]) == (422, field)
     assert stored(workspace) == []
+
+
+def test_what_is_pushed_comes_to_the_table_and_to_online_values(workspace: Workspace) -> None:
+    stream = nr.Stream(
+        "clicks",
+        schema={"user_id": "int64", "stars": "float64?", "event_timestamp": nr.Timestamp("iso")},
+        key="user_id",
+    )
+    group = nr.FeatureGroup("habits", "user_id", stream, {"clicks": nr.count(), "mean": nr.mean("stars")})
+    keeps = feeds(stream, workspace, [group])
+    with server(workspace).running() as url, httpx.Client(base_url=url) as client:
+        rows = {"user_id": [1, 1, 2], "stars": [3.0, 4.0, None], "event_timestamp": [AT] * 3}
+        pushed = client.post("/push", json={"push_source_name": "clicks", "df": rows, "to": "online_and_offline"})
+        assert pushed.status_code == 200, pushed.text
+        with StreamProcessor(stream, workspace, keeps=keeps) as processor:
+            processor.run_to_end()
+        body = {"features": ["habits:clicks", "habits:mean"], "entities": {"user_id": [1, 2, 3]}}
+        found = client.post("/get-online-features", json=body).json()["results"]
+        assert [column["values"] for column in found[-2:]] == [[2, 1, None], [3.5, None, None]]
+        ours = client.post("/features", json={"groups": ["habits"], "entities": {"user_id": [1]}}).json()
+        assert ours["features"]["habits.clicks"] == [2], ours
+    assert len(workspace.table("clicks").read()) == 3
 
 
 def test_without_streams_there_is_nothing_to_push_to(workspace: Workspace) -> None:

@@ -53,6 +53,16 @@ class TestRedisOnline(OnlineStoreConformance):
         store.drop("a[b]")
         assert [store.count(group) for group in ("a*", "a?", "a[b]", "ab", "a\\")] == [0, 1, 0, 1, 1]
 
+    def test_the_server_frees_what_may_be_forgotten_unless_it_is_written_again(self) -> None:
+        store = self.store()
+        store.write("g", [b"a", b"b", b"c"], [1, 1, 1], [b"A", b"B", b"C"])
+        store.expire("g", [b"a", b"b"], 1)
+        store.write("g", [b"b"], [2], [b"B2"])
+        deadline = time.monotonic() + 10
+        while store.count("g") > 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert store.read("g", [b"a", b"b", b"c"]) == [None, (2, b"B2"), (1, b"C")]
+
     def test_a_server_that_forgot_its_scripts_is_told_them_again(self) -> None:
         import redis
 

@@ -173,3 +173,16 @@ def test_a_labels_table_with_many_columns_is_read_by_those_that_are_needed(works
     assert join(part, workspace).frame.columns == ["at", "amount", "__target__"]
     pattern = pipeline(target=pl.col("^amoun.$") > 3, features=["amount"])
     assert len(join(pattern, workspace).frame) == 272
+
+
+def test_what_is_computed_from_the_request_is_made_again_too(workspace: Workspace) -> None:
+    part = pipeline()
+    large = nr.OnDemand(
+        "basket", {"amount": "float64?", "shop": "str"}, {"ratio": nr.col("amount") / nr.col("habits.spent")}
+    )
+    part = pipeline(features=[*part.groups, large])
+    run(workspace, part)
+    made = rebuild_dataset(workspace, "more").frame
+    assert made.columns[:4] == ["user", "shop", "at", "amount"]
+    assert made["basket.ratio"].count() > 100
+    assert made.drop("__part__").equals(join(part, workspace).frame)

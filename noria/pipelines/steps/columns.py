@@ -55,7 +55,7 @@ class FittedCast(ByRow):
             target, function = exact.get(schema[field.name], (None, None))
             if function is not None and target == polars_type(field):
                 fast.append((field.name, function))
-            elif schema[field.name] != polars_type(field) or field.dtype == "str":
+            elif schema[field.name] != polars_type(field) or field.dtype in ("str", "uuid"):
                 slow.append((field, schema[field.name]))
 
         def cast(row: Row) -> bool:

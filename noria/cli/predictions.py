@@ -1,0 +1,198 @@
+"""`noria predictions`: what servers recorded of the requests that they answered."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from noria.cli.project import load_system
+from noria.cli.show import json_out, out, say, table
+from noria.core import ConfigError, NoriaError, NotFoundError, Settings, duration, to_iso
+from noria.features.catalog import Catalog
+from noria.features.reads import GroupRead
+from noria.registry import ModelRegistry
+from noria.serving.prediction_files import Prediction, PredictionReader, newest
+from noria.storage import Workspace
+
+_MOST_ROWS = 5
+
+
+def listing(options: Namespace) -> int:
+    """List the newest predictions."""
+    found = recorded(options, default=20)
+    if options.json:
+        json_out(found)
+        return 0
+    rows = [
+        (
+            to_iso(one.at)[:19],
+            one.id,
+            one.kind if one.model is None else f"{one.model}@{one.version}",
+            f"{one.latency * 1000:.1f}",
+            ", ".join(_in_short(read) for read in one.groups) or None,
+            _shortened(_result(one.output)),
+        )
+        for one in found
+    ]
+    out(table(("answered (UTC)", "id", "model", "ms", "features of", "output"), rows, ("ms",)))
+    return 0
+
+
+def show(options: Namespace) -> int:
+    """Show a prediction with its model and features."""
+    system_checked(options)
+    settings = Settings.load(options.project)
+    reader = PredictionReader(settings.state_dir / "predictions")
+    found = [one for one in reader if one.id == options.id]
+    if not found:
+        raise NotFoundError(
+            f"no prediction {options.id!r} is recorded",
+            hint=f"a share of {settings.predictions.log_share:g} of the requests is recorded, and the oldest go first; "
+            "see `noria predictions`",
+        )
+    with Workspace.open(settings) as workspace:
+        traced = [_traced(one, workspace) for one in found]
+    if options.json:
+        json_out(traced)
+    else:
+        for one in traced:
+            _tell(one)
+    return 0
+
+
+def recorded(options: Namespace, default: int) -> list[Prediction]:
+    """The predictions that the words `--model`, `--since` and `--limit` choose, the oldest first.
+
+    Raises:
+        NotFoundError: there is none; the hint says how to record some.
+    """
+    system_checked(options)
+    settings = Settings.load(options.project)
+    limit = default if options.limit is None else options.limit
+    if limit < 1:
+        raise ConfigError(f"--limit {limit} leaves nothing", hint="give a number from 1", field="limit")
+    since = None if options.since is None else instant(options.since)
+    reader = PredictionReader(settings.state_dir / "predictions")
+    found = newest(reader, model=options.model, since=since, limit=limit)
+    if reader.torn:
+        say(f"{reader.torn} lines of the prediction log are torn, and left out: a server was killed while it wrote")
+    if found:
+        return found
+    if next(iter(reader), None) is not None:
+        raise NotFoundError("no recorded prediction is such", hint="see `noria predictions` without --model or --since")
+    how = (
+        "it is switched off: set log_share in [predictions] of noria.toml, 0.01 by default"
+        if settings.predictions.log_share == 0
+        else "call `noria serve` and send it requests; of each server at least one a second is recorded"
+    )
+    raise NotFoundError("no predictions are recorded yet", hint=how)
+
+
+def system_checked(options: Namespace) -> None:
+    """Say so where there is no project."""
+    load_system(options.project)
+
+
+def instant(text: str) -> int:
+    """Microseconds of `2026-01-31`, `2026-01-31T12:00:00Z`, or of so long ago: `2h`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        return int(datetime.now(UTC).timestamp() * 1_000_000) - duration(text)
+    except ConfigError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--since {text!r} is no time", hint="write how long ago (2h, 7d), or when: 2026-01-31T12:00:00Z"
+        ) from None
+    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    return int(when.timestamp() * 1_000_000)
+
+
+def _traced(one: Prediction, workspace: Workspace) -> dict[str, Any]:
+    """The prediction, and what the project knows of its model and definitions."""
+    made: dict[str, Any] = {**msgspec.to_builtins(one), "at": to_iso(one.at)}
+    catalog = Catalog(workspace.records, workspace.clock)
+    labels = {version.spec.place: version.label for read in one.groups for version in catalog.versions(read.group)}
+    made["groups"] = [
+        {
+            **msgspec.to_builtins(read),
+            "version": labels.get(read.place),
+            "as_of": None if read.as_of is None else to_iso(read.as_of),
+            "event_times": [None if time is None else to_iso(time) for time in read.event_times],
+        }
+        for read in one.groups
+    ]
+    if one.model is not None:
+        try:
+            version = ModelRegistry.of(workspace).get(f"{one.model}@{one.version}")
+            made["registered"] = {
+                "at": to_iso(version.created),
+                "run": version.run_id,
+                "data": version.lineage.data,
+                "metrics": version.metrics,
+            }
+        except NoriaError:  # of another project's registry, say: the rest can be told all the same
+            made["registered"] = None
+    return made
+
+
+def _tell(one: dict[str, Any]) -> None:
+    who = one["kind"] if one.get("model") is None else f"{one['model']}@{one['version']}"
+    out(f"{one['id']}  {who}  answered {one['at']} in {one['latency'] * 1000:.1f} ms")
+    registered = one.get("registered")
+    if registered:
+        data = ", ".join(f"{name} version {version}" for name, version in registered["data"].items())
+        out(f"  model     registered {registered['at'][:19]} by run {registered['run']}, trained on {data}")
+    if one.get("inputs") is not None:
+        out(f"  asked     {_shortened(_given(one['inputs']), 200)}")
+    if one.get("output") is not None:
+        out(f"  answered  {_shortened(one['output'], 200)}")
+    for read in one["groups"]:
+        instant_of = f", values as of {read['as_of']}" if read.get("as_of") else ""
+        out(f"\n  {read['version'] or read['place']}{instant_of}")
+        rows = [
+            (_entity(entity), name, _shortened(column[at]), _status(read, at), (read["event_times"][at] or "-")[:19])
+            for at, entity in enumerate(read["ids"][:_MOST_ROWS])
+            for name, column in read["values"].items()
+        ]
+        out(table(("entity", "feature", "value", "status", "newest event"), rows))
+        if read["rows"] > _MOST_ROWS:
+            out(f"  … of {read['rows']} entities")
+
+
+def _status(read: dict[str, Any], at: int) -> str:
+    return "expired" if read["expired"][at] else "present" if read["found"][at] else "missing"
+
+
+def _entity(entity: Any) -> str:
+    return ", ".join(map(str, entity)) if isinstance(entity, list) else str(entity)
+
+
+def _in_short(read: GroupRead) -> str:
+    first = _entity(read.ids[0]) if read.ids else "-"
+    return f"{read.group} {first}{f' and {read.rows - 1} more' if read.rows > 1 else ''}"
+
+
+def _given(inputs: Any) -> Any:
+    """What was asked, without what was left out."""
+    return {k: v for k, v in inputs.items() if v is not None} if isinstance(inputs, dict) else inputs
+
+
+def _result(output: Any) -> Any:
+    """What was predicted, without the names of who did."""
+    if isinstance(output, dict):
+        return {name: value for name, value in output.items() if name not in ("model", "version")}
+    return output
+
+
+def _shortened(value: Any, most: int = 60) -> str:
+    text = "-" if value is None else msgspec.json.encode(value).decode()
+    return text if len(text) <= most else f"{text[:most]}…"

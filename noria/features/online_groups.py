@@ -1,0 +1,92 @@
+"""Reading several groups online at once, for entities that stand in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noria.core import ConfigError
+from noria.features.online import OnlineReader, OnlineSpec
+
+
+@dataclass(frozen=True)
+class OnlineGroups:
+    """Features of several groups, in the order of the ids; what is known of an entity stands by the group's name.
+
+    Attributes:
+        columns: full feature name to values, as in `OnlineFeatures`.
+        found: for each group, whether the store has the entity.
+        expired: for each group, whether the entity's newest event is older than the group's ttl.
+        event_times: for each group, the newest event's time, microseconds; None where not found.
+        as_of: for each group, the instant of which its values are; None if no entity was found.
+    """
+
+    columns: dict[str, list[Any]]
+    found: dict[str, list[bool]]
+    expired: dict[str, list[bool]]
+    event_times: dict[str, list[int | None]]
+    as_of: dict[str, int | None]
+
+
+def read_groups(reader: OnlineReader, entity_ids: Sequence[Any] | Mapping[str, Sequence[Any]]) -> OnlineGroups:
+    """All groups of a reader, for one list of ids that they share, or for columns of ids by the names of the keys.
+
+    Raises:
+        ConfigError: the ids aren't those of every group, or an id is of the wrong type.
+    """
+    if not isinstance(entity_ids, Mapping):
+        _check_shared(reader.specs)
+    made = OnlineGroups({}, {}, {}, {}, {})
+    for spec in reader.specs:
+        read = reader.read(spec.group, ids_of_spec(spec, entity_ids))
+        made.columns.update(read.columns)
+        made.found[spec.group] = read.found
+        made.expired[spec.group] = read.expired
+        made.event_times[spec.group] = read.event_times
+        made.as_of[spec.group] = read.as_of
+    return made
+
+
+def ids_of_spec(spec: OnlineSpec, entity_ids: Sequence[Any] | Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    """A group's ids; of columns those of its keys, several as tuples.
+
+    Raises:
+        ConfigError: a column is missing, or they are of different lengths.
+    """
+    if not isinstance(entity_ids, Mapping):
+        return entity_ids
+    lengths = {name: len(column) for name, column in entity_ids.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ConfigError(f"the columns of ids have different lengths: {said}", hint="give one id of each in every row")
+    for key in spec.keys:
+        if key not in entity_ids:
+            raise ConfigError(
+                f"feature group {spec.group!r} is read by {', '.join(spec.keys)}, and there is no {key!r}",
+                hint=f"give a list of ids for it; there are: {', '.join(entity_ids)}",
+                field=key,
+            )
+    columns = [entity_ids[key] for key in spec.keys]
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def check_different(specs: Sequence[OnlineSpec]) -> None:
+    """Raise a `ConfigError` unless there are groups, and each of another name."""
+    names = [spec.group for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not names:
+        said = "which groups? none is given" if twice is None else f"group {twice!r} is given twice"
+        raise ConfigError(said, hint="give each group once, in one version")
+
+
+def _check_shared(specs: Sequence[OnlineSpec]) -> None:
+    first = specs[0]
+    for spec in specs:
+        if spec.keys != first.keys:
+            raise ConfigError(
+                f"one list of ids can't be for group {first.group!r}, which is read by {', '.join(first.keys)}, and "
+                f"for {spec.group!r}, which is read by {', '.join(spec.keys)}",
+                hint=f'give the columns of ids by name: {{"{first.keys[0]}": [1, 2], …}}',
+                field="entity_ids",
+            )

@@ -1,0 +1,162 @@
+"""The prediction log: a sample of what was asked, what was read to answer it, and what was answered.
+
+The request path draws how many requests to let pass before the next one is recorded, so that a batch without one costs
+a comparison. What is recorded goes to a bounded queue; a thread writes it five times a second. Nobody waits: when the
+queue is full or the disk can't be written, entries are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+
+from noria.core import Clock, Settings, SystemClock
+from noria.serving.prediction_files import Prediction, Segments
+from noria.telemetry import MetricsCollector
+
+Chosen = Sequence[tuple[int, str]]
+"""Positions in a batch, and why each was chosen."""
+
+MAX_WAITING = 1000
+"""Entries that may wait to be written."""
+MAX_LINE = 262_144
+"""Bytes of one entry; a longer one is kept without inputs and output."""
+
+_PAUSE = 0.2
+_NEVER = 1 << 62
+
+
+class Sampler:
+    """Chooses requests, each with the same chance, and one in a second in which there would be none.
+
+    >>> sampler = Sampler(1.0, Random(0))
+    >>> sampler.choose(2, now=0.0)
+    [(0, 'share'), (1, 'share')]
+    """
+
+    def __init__(self, share: float, random: Random) -> None:
+        self._share = share
+        self._random = random
+        self._ahead = self._gap()  # requests up to and with the next one
+        self._due = -math.inf
+
+    def choose(self, count: int, now: float) -> Chosen:
+        """Which of the next `count` requests are recorded; `now` in seconds of any steady clock."""
+        if self._ahead > count and now < self._due:
+            self._ahead -= count
+            return ()
+        chosen = []
+        while self._ahead <= count:
+            chosen.append((self._ahead - 1, "share"))
+            self._ahead += self._gap()
+        self._ahead -= count
+        self._due = now + 1.0
+        return chosen or [(self._random.randrange(count), "second")]
+
+    def _gap(self) -> int:
+        """From one recorded request to the next: geometrically distributed."""
+        if self._share >= 1.0:
+            return 1
+        if self._share <= 0.0:
+            return _NEVER
+        return 1 + int(math.log(1.0 - self._random.random()) / math.log1p(-self._share))
+
+
+class PredictionLog:
+    """Records for one process. `choose` and `record` are called in one thread.
+
+    Args:
+        segments: where entries are written.
+        share: of the requests, from 0 to 1; besides, at least one a second.
+        metrics: where entries that were written and dropped are counted.
+        clock: what entries' times come from.
+        random: what decides.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        share: float,
+        *,
+        metrics: MetricsCollector,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.choose = Sampler(share, random or Random()).choose
+        self.now = (clock or SystemClock()).now
+        self._segments = segments
+        self._waiting: deque[Prediction] = deque()
+        self._written = metrics.counter("noria_prediction_log_written", "Entries of the prediction log.")
+        self._dropped = metrics.counter("noria_prediction_log_dropped", "Entries that could not be written.")
+        self._complained = False
+        self._stop = threading.Event()
+        self._writer = threading.Thread(target=self._write_all, name="noria-predictions", daemon=True)
+        self._writer.start()
+
+    @staticmethod
+    def of(settings: Settings, writer: str, metrics: MetricsCollector, clock: Clock) -> PredictionLog | None:
+        """The log of a project's server, or None where it is switched off."""
+        share, max_bytes = settings.predictions.log_share, settings.predictions.log_max_bytes
+        if share == 0:
+            return None
+        segments = Segments(settings.state_dir / "predictions", writer, max_bytes, clock)
+        return PredictionLog(segments, share, metrics=metrics, clock=clock)
+
+    def record(self, prediction: Prediction) -> None:
+        """Have an entry written soon, or drop it."""
+        if len(self._waiting) >= MAX_WAITING or self._stop.is_set():
+            self._dropped.inc()
+        else:
+            self._waiting.append(prediction)
+
+    def close(self) -> None:
+        """Write what waits, and stop."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._writer.join()
+
+    def _write_all(self) -> None:
+        while not self._stop.wait(_PAUSE):
+            self._write_waiting()
+        self._write_waiting()
+        self._segments.close()
+
+    def _write_waiting(self) -> None:
+        count = len(self._waiting)
+        if not count:
+            return
+        taken = [self._waiting.popleft() for _ in range(count)]
+        lines = [line for prediction in taken if (line := self._line(prediction))]
+        try:
+            self._segments.write(b"".join(lines))
+        except OSError as error:
+            self._dropped.inc(len(lines))
+            self._complain(error)
+        else:
+            self._written.inc(len(lines))
+
+    def _line(self, prediction: Prediction) -> bytes:
+        """An entry's line; empty where it can't be written."""
+        try:
+            line = msgspec.json.encode(prediction, enc_hook=repr)
+            if len(line) > MAX_LINE:
+                line = msgspec.json.encode(msgspec.structs.replace(prediction, inputs=None, output=None), enc_hook=repr)
+        except Exception as error:
+            self._dropped.inc()
+            self._complain(error)
+            return b""
+        if len(line) > MAX_LINE:
+            self._dropped.inc()
+            return b""
+        return line + b"\n"
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            sys.stderr.write(f"noria: the prediction log can't be written: {error}; entries are dropped and counted\n")

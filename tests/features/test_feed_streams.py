@@ -1,0 +1,215 @@
+"""Feature groups of a stream, through the real log, table and stores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from real_servers import redis_server
+
+import noria as nr
+from noria.core import ConfigError, Settings
+from noria.features.feed import Feed, feeds
+from noria.pipelines import StreamProcessor
+from noria.storage import Workspace
+
+SCHEMA: dict[str, Any] = {"user": "int64?", "shop": "str", "amount": "float64?", "at": nr.Timestamp("s")}
+VISITS = nr.Stream("visits", schema=SCHEMA, key="user", partitions=2)
+FEATURES = {
+    "n": nr.count(),
+    "n_1h": nr.count(window="1h"),
+    "spent": nr.sum("amount"),
+    "mean_2h": nr.mean("amount", window="2h"),
+    "shops": nr.last("shop", n=3),
+    "top": nr.top_k("shop", k=2, window="3h"),
+    "fading": nr.decayed_sum("amount", half_life="1h"),
+}
+HABITS = nr.FeatureGroup("habits", entity="user", source=VISITS, features=FEATURES)
+USERS = list(range(60))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace.open(Settings(tmp_path)) as opened:
+        yield opened
+
+
+def send(workspace: Workspace, seed: int, count: int = 500, newest: int = 20_000) -> None:
+    chance = np.random.default_rng(seed)
+    users, shops = chance.integers(0, 50, count).tolist(), chance.choice(list("abcd"), count).tolist()
+    times, amounts = chance.integers(0, newest, count).tolist(), chance.integers(0, 9, count).tolist()
+    rows = zip(users, shops, amounts, times, strict=True)
+    events = [dict(zip(("user", "shop", "amount", "at"), row, strict=True)) for row in rows]
+    events[7]["user"] = None
+    workspace.log.create("visits", 2)
+    keys = [b"%d" % (event["user"] or 0) for event in events]
+    workspace.log.append("visits", [json.dumps(event).encode() for event in events], keys)
+
+
+def process(workspace: Workspace, *groups: nr.FeatureGroup, **options: Any) -> None:
+    made = feeds(VISITS, workspace, groups)
+    with StreamProcessor(VISITS, workspace, keeps=made, **options) as processor:
+        processor.run_to_end()
+
+
+def agrees(workspace: Workspace, group: nr.FeatureGroup = HABITS) -> int:
+    """Checks that what is online is what a training set of the table has at that instant, and gives the instant."""
+    store = nr.FeatureStore(workspace)
+    online = store.get_online(group, USERS)
+    assert online.as_of is not None
+    when = pl.Series("when", [online.as_of] * len(USERS)).cast(pl.Datetime("us", "UTC"))
+    offline = store.training_set(pl.DataFrame([pl.Series("user", USERS), when]), [group], time="when")
+    for name in group.features:
+        expected = offline[f"{group.name}.{name}"].to_list()
+        got = online.columns[f"{group.name}.{name}"]
+        assert [
+            None if e is None else pytest.approx(e, rel=1e-12) if isinstance(e, float) else e for e in expected
+        ] == got
+    return online.as_of
+
+
+def test_what_is_in_the_log_is_online(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    assert agrees(workspace) <= 20_000_000_000
+    send(workspace, 2, newest=40_000)
+    process(workspace, HABITS, batch=50)
+    assert agrees(workspace) > 20_000_000_000
+    found = nr.FeatureStore(workspace).get_online(HABITS, [0, 59])
+    assert found.found == [True, False]
+
+
+def test_a_group_that_comes_later_begins_with_what_the_table_has(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace)
+    later = replace(HABITS, name="later", ttl="90d")
+    process(workspace, HABITS, later)
+    agrees(workspace)
+    process(workspace, HABITS, later)  # nothing is applied twice
+    agrees(workspace)
+    send(workspace, 2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_one_that_began_and_died_is_replaced(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(workspace, 1)
+    process(workspace)
+    with monkeypatch.context() as broken:
+        broken.setattr("noria.features.feed.statistics.keep", lambda *_: 1 / 0)  # all is written but the note of it
+        with pytest.raises(ZeroDivisionError):
+            Feed(HABITS, VISITS, workspace).prepare(VISITS)
+    assert not Feed(HABITS, VISITS, workspace).has_begun()
+    monkeypatch.setattr("noria.features.feed._PATIENCE", 0.2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_a_store_that_was_lost_begins_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    workspace.close()
+    shutil.rmtree(workspace.settings.state_dir / "online")
+    with Workspace.open(workspace.settings) as again:
+        send(again, 2)
+        process(again, HABITS)
+        agrees(again)
+
+
+def test_events_that_left_the_log_unapplied_come_from_the_table(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    send(workspace, 2)
+    process_without = feeds(replace(VISITS, name="other"), workspace)
+    assert process_without == []
+    with StreamProcessor(VISITS, workspace) as processor:
+        processor.run_to_end()
+    ends = workspace.log.bounds("visits")
+    monkeypatch.setattr(
+        type(workspace.log), "bounds", lambda self, topic: {p: (end, end) for p, (_, end) in ends.items()}
+    )
+    process(workspace, HABITS)
+    monkeypatch.undo()
+    agrees(workspace)
+
+
+def test_materializing_disturbs_no_stream(workspace: Workspace) -> None:
+    store = nr.FeatureStore(workspace)
+    stop = threading.Event()
+
+    def stream() -> None:
+        with Workspace.open(workspace.settings) as own:
+            made = feeds(VISITS, own, [HABITS])
+            with StreamProcessor(VISITS, own, keeps=made, flush_seconds=0.05) as processor:
+                processor.run(stop)
+
+    send(workspace, 0)
+    process(workspace, HABITS)
+    thread = threading.Thread(target=stream)
+    thread.start()
+    for turn in range(1, 8):
+        send(workspace, turn, newest=20_000 + turn * 1000)
+        done = store.materialize(HABITS)
+        assert done.entities == 50
+    stop.set()
+    thread.join()
+    process(workspace, HABITS)
+    assert len(workspace.table("visits").read()) == 4000
+    agrees(workspace)
+
+
+def test_a_definition_that_comes_back_begins_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    changed = replace(HABITS, features={"n": nr.count(window="3h")})
+    process(workspace, changed)
+    agrees(workspace, changed)
+    assert workspace.online.count(HABITS.online_spec().place) == 0  # nobody reads it
+    send(workspace, 2)
+    process(workspace, changed)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_a_run_catches_up(workspace: Workspace) -> None:
+    system = nr.System("shop", [VISITS, HABITS])
+    send(workspace, 1)
+    assert not system.run(workspace).failed
+    agrees(workspace)
+    send(workspace, 2)
+    assert [step.status for step in system.run(workspace).steps.values()] == ["succeeded", "succeeded"]
+    agrees(workspace)
+    assert [step.status for step in system.status(workspace)] == ["fresh", "fresh"]
+
+
+def test_steps_must_leave_the_columns(workspace: Workspace) -> None:
+    workspace.log.create("visits", 2)
+    source = nr.Source("visits_before", "visits.csv", schema=SCHEMA, steps=[nr.Drop(["amount"])])
+    (workspace.settings.root / "visits.csv").write_text("user,shop,amount,at\n1,a,2,3\n")
+    assert not nr.System("s", [source]).run(workspace).failed
+    stream = replace(VISITS, steps_from=source)
+    with pytest.raises(ConfigError, match="the events have no column 'amount'"):
+        StreamProcessor(stream, workspace, keeps=[Feed(replace(HABITS, source=stream), stream, workspace)])
+
+
+def test_redis_keeps_the_same(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        settings = Settings(tmp_path)
+        settings = replace(settings, storage=replace(settings.storage, online=url))
+        with Workspace.open(settings) as workspace:
+            send(workspace, 1)
+            process(workspace, HABITS, batch=100)
+            agrees(workspace)
+            send(workspace, 2, newest=50_000)
+            process(workspace, HABITS)
+            agrees(workspace)
