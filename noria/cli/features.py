@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from noria.cli.progress import TerminalProgress
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, table
-from noria.core import Settings, to_iso
-from noria.features import FeatureStore
+from noria.core import Component, ConfigError, Settings, allowed, duration, to_iso
+from noria.features import FeatureGroup, FeatureStore
 from noria.features.catalog import GroupVersion, difference, in_words
 from noria.features.statistics import newest
 from noria.storage import Workspace
+from noria.system import System
 
 
 @contextmanager
@@ -102,6 +105,78 @@ def diff(options: Namespace) -> int:
     else:
         out("\n".join(lines) if lines else "they are the same")
     return 0
+
+
+def backfill(options: Namespace) -> int:
+    """Compute a group's features over the whole history, into a table."""
+    system = load_system(options.project)
+    with Workspace.open(Settings.load(options.project)) as workspace, TerminalProgress() as progress:
+        store = FeatureStore(workspace)
+        group = store.catalog.get(options.label).group() if "@" in options.label else _group(system, options.label)
+        if options.out in {part.name for part in system.components}:
+            raise ConfigError(f"{options.out!r} is a component of the system", hint="give the table another name")
+        asked = _asked(options, system)
+        done = store.backfill(group, options.out, **asked, progress=progress)
+    if options.json:
+        json_out(done)
+        return 0
+    before = done.partitions - done.computed
+    how = f", {before:,} of them done before" if before and done.computed else ""
+    parts = f"{done.partitions:,} partition{'s' if done.partitions > 1 else ''}{how}"
+    what = f"{done.rows:,} rows in {parts}" if done.computed else f"{done.rows:,} rows"
+    read = ", ".join(f"{name} version {number}" for name, number in done.versions.items())
+    fresh = "" if done.computed else "; it was complete, nothing to do"
+    out(f"table {done.table} version {done.version}: {what}, made of {read}{fresh}")
+    return 0
+
+
+_MOST_INSTANTS = 100_000
+
+
+def _asked(options: Namespace, system: System) -> dict[str, Any]:
+    """The rows that a backfill is asked for."""
+    if options.labels and not options.every:
+        source = _component(system, options.labels, ("source", "stream"))
+        time = options.time or getattr(source, "time", None)
+        if time is None:
+            raise ConfigError(f"source {options.labels!r} has no event time", hint="name a column with --time")
+        return {"labels": options.labels, "time": time}
+    if options.labels or not (options.every and options.start and options.until):
+        raise ConfigError(
+            "a backfill needs the rows for which to compute",
+            hint="--labels SOURCE, or --every 1d --from 2024-01-01 --until 2024-02-01",
+        )
+    start, end, step = _instant(options.start), _instant(options.until), duration(options.every)
+    if not 0 < (end - start + step - 1) // step <= _MOST_INSTANTS:
+        raise ConfigError(
+            f"--every {options.every} --from {options.start} --until {options.until} are "
+            f"{max(0, (end - start + step - 1) // step):,} instants",
+            hint=f"there must be 1 to {_MOST_INSTANTS:,}",
+        )
+    return {"instants": list(range(start, end, step))}
+
+
+def _instant(text: str) -> int:
+    """Microseconds of an ISO date or instant; UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no instant: {error}", hint="2024-01-31, or 2024-01-31T12:00:00") from error
+    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _group(system: System, name: str) -> FeatureGroup:
+    found = _component(system, name, ("features",))
+    assert isinstance(found, FeatureGroup)
+    return found
+
+
+def _component(system: System, name: str, kinds: Sequence[str]) -> Component:
+    names = [part.name for part in system.components if part.kind in kinds]
+    if name not in names:
+        raise ConfigError(f"the system has no {kinds[0]} {name!r}", hint=allowed(names, name))
+    return system[name]
 
 
 def _as_of(workspace: Workspace, version: GroupVersion) -> int | None:

@@ -155,7 +155,17 @@ def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None
     diff = _add(actions, "diff", "features:diff", "show what makes two versions different", project)
     diff.add_argument("one", metavar="GROUP@VERSION")
     diff.add_argument("other", metavar="GROUP@VERSION")
-    for action in (listing, show, history, diff):
+    backfill = _add(
+        actions, "backfill", "features:backfill", "compute a group over the whole history, into a table", project
+    )
+    backfill.add_argument("label", metavar="GROUP[@VERSION]", help="as system.py defines it, or an older version")
+    backfill.add_argument("--out", required=True, metavar="TABLE", help="the table to fill; it is replaced")
+    backfill.add_argument("--labels", metavar="SOURCE", help="as of the times of this source's rows")
+    backfill.add_argument("--time", metavar="COLUMN", help="the labels' times (default: the source's event time)")
+    backfill.add_argument("--every", metavar="DURATION", help="instead of labels: all entities every 1d, 12h, …")
+    backfill.add_argument("--from", dest="start", metavar="TIME", help="with --every: the first instant (ISO, UTC)")
+    backfill.add_argument("--until", metavar="TIME", help="with --every: up to this instant, without it")
+    for action in (listing, show, history, diff, backfill):
         action.add_argument("--json", action="store_true", help="print it as JSON")
 
 
@@ -166,6 +176,12 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     show = _add(actions, "show", "models:show", "show all that is known about a version, as JSON", project)
     show.add_argument("label", metavar="MODEL[@VERSION]")
+    dataset = _add(
+        actions, "dataset", "models:dataset", "make what a version was trained on again, bit for bit", project
+    )
+    dataset.add_argument("label", metavar="MODEL[@VERSION]")
+    dataset.add_argument("--out", metavar="FILE", help="write the rows into this Parquet file")
+    dataset.add_argument("--json", action="store_true", help="print what was found as JSON")
     promote = _add(actions, "promote", "models:promote", "make a version the champion", project)
     promote.add_argument("label", metavar="MODEL@VERSION")
     promote.add_argument("--why", default="", help="the reason, for the audit trail")

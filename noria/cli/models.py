@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, Settings, to_iso
+from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, Settings, StorageError, to_iso
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def list_models(options: Namespace) -> int:
@@ -50,6 +55,40 @@ def show(options: Namespace) -> int:
     with Workspace.open(Settings.load(options.project)) as workspace:
         json_out(ModelRegistry.of(workspace).get(options.label).to_dict())
     return 0
+
+
+def dataset(options: Namespace) -> int:
+    """Rebuild a version's training set, verify it, and write it."""
+    from noria.training import rebuild_dataset
+
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        version = ModelRegistry.of(workspace).get(options.label)
+        made = rebuild_dataset(workspace, version)
+    if options.out:
+        _write_parquet(made.frame, Path(options.out))
+    if options.json:
+        found = {"model": version.label, "same": True, "digest": made.digest, "versions": made.versions}
+        json_out({**found, "rows": len(made.frame), "columns": made.frame.columns, "file": options.out})
+        return 0
+    read = ", ".join(f"{name} version {number}" for name, number in made.versions.items())
+    out(f"{version.label}  {len(made.frame):,} rows, {made.frame.width} columns, made of {read}")
+    out(f"  the same, bit for bit: SHA-256 {made.digest}")
+    if options.out:
+        out(f"  written to {options.out}")
+    return 0
+
+
+def _write_parquet(frame: pl.DataFrame, file: Path) -> None:
+    """Whole or not at all."""
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        frame.write_parquet(half)
+        half.replace(file)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise StorageError(
+            f"{file} can't be written: {error}", hint="is the folder there, and the disk full?"
+        ) from error
 
 
 def promote(options: Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import exports
 
 if TYPE_CHECKING:
+    from noria.features.backfill import Backfilled
     from noria.features.definitions import (
         Feature,
         count,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from noria.features.store import FeatureStore, Materialized
 
 _ORIGIN = {
+    "Backfilled": "backfill",
     **dict.fromkeys(
         (
             "Feature",
@@ -64,6 +66,7 @@ _ORIGIN = {
 }
 
 __all__ = [
+    "Backfilled",
     "BoundOnDemand",
     "Entity",
     "Feature",

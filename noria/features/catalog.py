@@ -7,7 +7,7 @@ the models that were trained with it are served with fresh values until nobody n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from noria.core import Clock, ConflictError, NotFoundError, allowed
@@ -54,17 +54,7 @@ class GroupVersion:
 
     def group(self) -> FeatureGroup:
         """The group as it was defined."""
-        state, source = self.state, self.state["source"]
-        return FeatureGroup(
-            self.name,
-            Entity(keys=state["entity"], **state["named"]) if "named" in state else state["entity"],
-            Source(source["name"], f"{source['name']}.parquet", source["schema"], time=source["time"]),
-            {name: Feature.from_state(feature) for name, feature in state["features"].items()},
-            state["ttl"],
-            state["description"],
-            state["owner"],
-            tuple(state["tags"]),
-        )
+        return group_of(self.name, self.state)
 
 
 class Catalog:
@@ -87,7 +77,8 @@ class Catalog:
         mine = next((one for one in known if one.spec.definition == group.definition_hash()), None)
         if mine is not None and pointer is not None and pointer.data["version"] == mine.version:
             if mine.state != _state(group):  # the description, the owner, the tags or the entity's name
-                self._records.commit(Put(_VERSIONS, _key(mine), {**_data(mine), "state": _state(group)}))
+                mine = replace(mine, state=_state(group))
+                self._records.commit(Put(_VERSIONS, _key(mine), _data(mine)))
             return mine
         changes = []
         if mine is None:
@@ -197,6 +188,25 @@ def in_words(feature: Mapping[str, Any]) -> str:
         if feature.get(name) is not None:
             parts.append(f"{name} {feature[name]}".partition(" #")[0])
     return ", ".join(parts)
+
+
+def group_of(name: str, state: Mapping[str, Any]) -> FeatureGroup:
+    """A group from a version's state.
+
+    Raises:
+        DataError: an expression was saved by another version of Polars.
+    """
+    source = state["source"]
+    return FeatureGroup(
+        name,
+        Entity(keys=state["entity"], **state["named"]) if "named" in state else state["entity"],
+        Source(source["name"], f"{source['name']}.parquet", source["schema"], time=source["time"]),
+        {name: Feature.from_state(feature) for name, feature in state["features"].items()},
+        state["ttl"],
+        state["description"],
+        state["owner"],
+        tuple(state["tags"]),
+    )
 
 
 def _shown(value: Any) -> str:

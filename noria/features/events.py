@@ -2,17 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import polars as pl
 
-from noria.core import ConfigError, DataError, allowed
+from noria.core import ConfigError, DataError, StorageError, allowed
 from noria.features.group import FeatureGroup
 from noria.features.ids import check_uuids
 from noria.features.timeline import Timeline
 from noria.pipelines import Source, Stream
 from noria.pipelines.dtypes import fits, polars_type
 from noria.storage import Workspace
+
+
+@dataclass(frozen=True)
+class Events:
+    """What groups of one source and entity read, before it is read.
+
+    Attributes:
+        rows: the columns that are needed, of one version of the table, in the order of arrival.
+    """
+
+    source: Source | Stream
+    keys: tuple[str, ...]
+    rows: pl.LazyFrame
+
+    def read(self) -> pl.DataFrame:
+        """All rows, in memory."""
+        with readable(self.source.name):
+            frame = self.rows.collect()
+        return self.fitted(frame)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        with readable(self.source.name):
+            return int(self.rows.select(pl.len()).collect().item())
+
+    def first(self, rows: int) -> pl.DataFrame:
+        """The first few."""
+        with readable(self.source.name):
+            return self.rows.head(rows).collect()
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns, in the types of the source."""
+        return pl.Schema({name: polars_type(self.source.schema[name]) for name in self.rows.collect_schema().names()})
+
+    @property
+    def types(self) -> pl.Schema:
+        """The columns that are the entity's id, with their types."""
+        return pl.Schema({name: self.schema[name] for name in self.keys})
+
+    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
+        """All rows, in their order, some at a time."""
+        with readable(self.source.name):
+            for frame in self.rows.collect_batches(chunk_size=rows, maintain_order=True):
+                yield self.fitted(frame)
+
+    def fitted(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows in the types of the source.
+
+        Raises:
+            DataError: an event has no time, or a value doesn't fit.
+        """
+        frame, time = _cast(frame, self.source), self.source.time
+        if time is not None and frame[time].null_count():
+            raise DataError(
+                f"{frame[time].null_count()} events of {self.source.name!r} have no {time!r}",
+                hint="filter them out",
+                field=time,
+            )
+        return frame
+
+    def timeline(self, frame: pl.DataFrame) -> Timeline:
+        """The timeline of such rows."""
+        return Timeline.of(frame, self.keys, self.source.time)
+
+
+def events_of(
+    groups: Sequence[FeatureGroup],
+    workspace: Workspace,
+    given: Mapping[str, pl.DataFrame] | None = None,
+    versions: Mapping[str, int] | None = None,
+) -> list[Events]:
+    """Each group's events; groups of one source and entity share theirs. All that is read of a table is of one version.
+
+    Args:
+        given: frames to read instead of tables, by source.
+        versions: of the tables, by source; the newest where none is given.
+
+    Raises:
+        ConfigError: a column is missing, or its type isn't the source's; a version is of no group's source.
+        NotFoundError: a table isn't there, or not in that version.
+    """
+    versions = versions or {}
+    names = [group.source.name for group in groups]
+    for name in versions:
+        if name not in names:
+            raise ConfigError(
+                f"a version of {name!r} is given, and no group reads it", hint=allowed(set(names), name), field=name
+            )
+    scans = {
+        name: workspace.table(name).scan(versions.get(name))
+        for name in dict.fromkeys(names)
+        if given is None or name not in given
+    }
+    made: dict[tuple[str, tuple[str, ...]], Events] = {}
+    for key in dict.fromkeys(_key(group) for group in groups):
+        sharing, name = [group for group in groups if _key(group) == key], key[0]
+        if name in scans:
+            rows = scans[name].select(_columns(sharing, scans[name].collect_schema()))
+        else:
+            frame = (given or {})[name]
+            rows = check_uuids(frame.select(_columns(sharing, frame.schema)), sharing[0].source.schema).lazy()
+        made[key] = Events(sharing[0].source, key[1], rows)
+    return [made[_key(group)] for group in groups]
 
 
 def timelines(
@@ -24,12 +130,21 @@ def timelines(
         ConfigError: a column is missing, or its type isn't the source's.
         DataError: an event has no time.
     """
-    made: dict[tuple[str, tuple[str, ...]], Timeline] = {}
-    for key in dict.fromkeys(_key(group) for group in groups):
-        sharing = [group for group in groups if _key(group) == key]
-        frame = _frame(sharing, workspace, None if given is None else given.get(key[0]))
-        made[key] = Timeline.of(frame, key[1], sharing[0].source.time)
-    return [made[_key(group)] for group in groups]
+    events = events_of(groups, workspace, given)
+    made = {id(one): one.timeline(one.read()) for one in {id(one): one for one in events}.values()}
+    return [made[id(one)] for one in events]
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Say of a table's rows that can't be read whose they are."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise StorageError(
+            f"table {name!r} can't be read: {error}",
+            hint=f"if a file is lost or damaged, build the table again: noria run {name} --full",
+        ) from error
 
 
 def check_ids(labels: pl.DataFrame, group: FeatureGroup) -> None:
@@ -57,22 +172,10 @@ def _key(group: FeatureGroup) -> tuple[str, tuple[str, ...]]:
     return group.source.name, group.keys
 
 
-def _frame(groups: Sequence[FeatureGroup], workspace: Workspace, given: pl.DataFrame | None) -> pl.DataFrame:
-    source = groups[0].source
-    table = workspace.table(source.name)
-    schema = table.scan().collect_schema() if given is None else given.schema
+def _columns(groups: Sequence[FeatureGroup], schema: Mapping[str, pl.DataType]) -> list[str]:
     for group in groups:
         check_columns(group, schema)
-    columns = list(dict.fromkeys(column for group in groups for column in columns_of(group)))
-    read = table.read(columns=columns) if given is None else check_uuids(given.select(columns), source.schema)
-    frame = _cast(read, source)
-    if source.time is not None and frame[source.time].null_count():
-        raise DataError(
-            f"{frame[source.time].null_count()} events of {source.name!r} have no {source.time!r}",
-            hint="filter them out",
-            field=source.time,
-        )
-    return frame
+    return list(dict.fromkeys(column for group in groups for column in columns_of(group)))
 
 
 def _cast(frame: pl.DataFrame, source: Source | Stream) -> pl.DataFrame:

@@ -9,21 +9,25 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, Progress, Settings, allowed, duration
+from noria.core import ConfigError, Progress, Settings
 from noria.features import statistics
+from noria.features.asked import Instants, Labels
+from noria.features.backfill import Backfilled, backfill
 from noria.features.catalog import Catalog
-from noria.features.events import check_ids, timelines
+from noria.features.events import timelines
 from noria.features.feed import Feed, feeds
 from noria.features.group import FeatureGroup
 from noria.features.history import Note, noted
-from noria.features.ids import ids_of
+from noria.features.joins import Joins
+from noria.features.labels import check_labels as _check_labels
+from noria.features.labels import instants as _instants
 from noria.features.on_demand import OnDemand, apart, bound
 from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.online_groups import OnlineGroups, check_different, ids_of_spec, read_groups
 from noria.features.timeline import Timeline
 from noria.features.values import features, packed
+from noria.features.values import when as _when
 from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream, StreamProcessor
 from noria.storage import Put, Workspace
@@ -61,6 +65,7 @@ class FeatureStore:
         *,
         time: str,
         events: Mapping[str, pl.DataFrame] | None = None,
+        versions: Mapping[str, int] | None = None,
     ) -> pl.DataFrame:
         """The labels with each group's features as of each label's time: only events strictly before it count.
 
@@ -70,27 +75,58 @@ class FeatureStore:
                 the labels have their inputs.
             time: the column with the labels' instants (Datetime).
             events: frames to use instead of the tables of the groups' sources, by source name.
+            versions: of the tables, by source name; by default the newest, each the same for all groups.
 
         Raises:
             ConfigError: a column of the labels or events is missing or of another type, or a feature's name is taken.
             DataError: a label or an event has no time.
+            NotFoundError: a table has no such version.
         """
-        at, (groups, on_demand) = _instants(labels, time), apart(groups)
+        groups, on_demand = apart(groups)
         computed = bound(on_demand, groups)
-        kept: dict[int, tuple[Calculator, Questions]] = {}  # groups of one timeline share what is worked out for it
-        for group, line in zip(groups, timelines(groups, self._workspace, events), strict=True):
+        joins = Joins(groups, labels, _instants(labels, time), self._workspace, events, versions)
+        for number, group in enumerate(groups):
             _check_labels(labels, group)
-            if id(line) not in kept:
-                calculator = Calculator(line)
-                kept[id(line)] = calculator, calculator.ask(line.numbers(ids_of(labels, group)), _when(group, at))
-            calculator, questions = kept[id(line)]
-            made = features(group, calculator, questions)
-            if group.ttl is not None:
-                newest, exists = calculator.newest(questions)
-                expired = pl.Series(exists & (newest < at - duration(group.ttl)))
-                made = [column.set(expired, None) for column in made]
-            labels = labels.with_columns(column.alias(f"{group.name}.{column.name}") for column in made)
+            labels = labels.with_columns(joins.features(number))
         return labels.with_columns(column for part in computed for column in part.columns(labels))
+
+    def backfill(
+        self,
+        group: FeatureGroup,
+        out: str,
+        *,
+        labels: str | pl.DataFrame | None = None,
+        time: str | None = None,
+        instants: Sequence[int] | None = None,
+        versions: Mapping[str, int] | None = None,
+        progress: Progress | None = None,
+    ) -> Backfilled:
+        """Compute a group's features over the whole history into the table `out`, in flat memory, by partitions.
+
+        What was done stays done: after a kill, the same call goes on. The values are those of `training_set`, to the
+        bit, also where `compute` is Ray. Rows lie by partition, in it in the order of the labels.
+
+        Args:
+            group: what to compute.
+            out: the table; it is replaced.
+            labels: the name of a table, or a frame, whose rows get the features as of their times.
+            time: the labels' column with the instants.
+            instants: instead of labels: all entities as of each, microseconds; the column `as_of` says which.
+            versions: of the tables, by name; by default the newest when the backfill began.
+            progress: who shows how far it is.
+
+        Raises:
+            BusyError: another process fills this table.
+            ConfigError: neither or both of labels and instants, `out` is something else, or the rows don't fit.
+            NotFoundError: a table isn't there, or not in that version.
+        """
+        if (labels is None) == (instants is None) or (labels is None) != (time is None):
+            raise ConfigError(
+                "a backfill needs labels and their time, or instants",
+                hint='labels="orders", time="at", or instants=[…] (microseconds)',
+            )
+        asked = Labels(labels, str(time)) if labels is not None else Instants(tuple(instants or ()))
+        return backfill(self._workspace, group, out, asked, versions=versions, progress=progress)
 
     @property
     def catalog(self) -> Catalog:
@@ -288,38 +324,6 @@ class FeatureStore:
     def close(self) -> None:
         """Close the stores."""
         self._workspace.close()
-
-
-def _instants(labels: pl.DataFrame, time: str) -> NDArray[np.int64]:
-    """The labels' times in microseconds."""
-    if time not in labels.columns:
-        raise ConfigError(f"the labels have no column {time!r}", hint=allowed(labels.columns, time), field=time)
-    if not isinstance(labels.schema[time], pl.Datetime):
-        raise ConfigError(
-            f"the labels' time {time!r} is {labels.schema[time]}", hint="cast it to pl.Datetime", field=time
-        )
-    if labels[time].null_count():
-        raise DataError(f"{labels[time].null_count()} labels have no {time!r}", hint="filter them out", field=time)
-    return labels[time].dt.timestamp("us").to_numpy().astype(np.int64)
-
-
-def _check_labels(labels: pl.DataFrame, group: FeatureGroup) -> None:
-    for key in group.keys:
-        if key not in labels.columns:
-            raise ConfigError(f"the labels have no column {key!r}", hint=allowed(labels.columns, key), field=key)
-    check_ids(labels, group)
-    for name in group.features:
-        if f"{group.name}.{name}" in labels.columns:
-            raise ConfigError(
-                f"there is already a column '{group.name}.{name}'",
-                hint="give each group once, and each its own name; rename a column of the labels",
-                field=f"{group.name}.{name}",
-            )
-
-
-def _when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The instants; without event times every row has happened already."""
-    return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
 
 
 def _newest_values(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from noria.core import Field
+from noria.core import Field, duration
 from noria.features.derivation import derive
 from noria.features.group import FeatureGroup
 from noria.features.moving import moves
@@ -17,6 +19,11 @@ from noria.pipelines.dtypes import polars_type
 
 _AT_ONCE = 10_000
 """Entities at a time: values as Python's objects take four times their size."""
+
+
+def when(group: FeatureGroup, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The instants; without event times every row has happened already."""
+    return at if group.source.time is not None else np.full(len(at), np.iinfo(np.int64).max)
 
 
 def features(
@@ -39,6 +46,29 @@ def features(
 def type_of(group: FeatureGroup, name: str) -> pl.DataType:
     """The type of a feature's values; of a list's elements."""
     return polars_type(Field(name, group.types()[name].removeprefix("list[").removesuffix("]")))
+
+
+def as_of(
+    groups: Sequence[FeatureGroup], line: Timeline, ids: pl.DataFrame, at: NDArray[np.int64]
+) -> list[list[pl.Series]]:
+    """Each group's features of these entities as of these instants, by their full names; expired ones are missing.
+
+    Args:
+        groups: of the timeline's source and entity, which share what is worked out for it.
+        ids: [rows] in the columns of the entity.
+        at: [rows] microseconds.
+    """
+    calculator = Calculator(line)
+    questions = calculator.ask(line.numbers(ids), when(groups[0], at))
+    made = []
+    for group in groups:
+        columns = features(group, calculator, questions)
+        if group.ttl is not None:
+            newest, exists = calculator.newest(questions)
+            expired = pl.Series(exists & (newest < at - duration(group.ttl)))
+            columns = [column.set(expired, None) for column in columns]
+        made.append([column.alias(f"{group.name}.{column.name}") for column in columns])
+    return made
 
 
 def packed(

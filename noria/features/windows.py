@@ -147,7 +147,7 @@ class Calculator:
         """The result of `work(*what)`, worked out once. Columns and expressions, which can't be keys, are told apart by
         their identity; they are kept, so that it stays theirs."""
         key = (
-            work,
+            getattr(work, "__func__", work),  # a bound method would hold this object, and all of it, in a circle
             *(("is", one) if isinstance(one, (str, bool, int, type(None))) else ("at", id(one)) for one in what),
         )
         if key not in self._kept:

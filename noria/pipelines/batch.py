@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from noria.core import ConfigError, DataError, NoProgress, Progress, exclusive, fingerprint, to_iso
+from noria.core import DataError, NoProgress, Progress, exclusive, fingerprint, to_iso
 from noria.pipelines.blocks import Blocks
 from noria.pipelines.checks import Unique
-from noria.pipelines.compute import Compute, LocalCompute
+from noria.pipelines.compute import Compute, open_compute
 from noria.pipelines.contract import POSITION, REASONS, TEXT
 from noria.pipelines.dtypes import polars_schema
 from noria.pipelines.duplicates import KeyIndex, key_hashes
@@ -154,7 +154,7 @@ class Loading:
             self._loads.table if at_once else None,
             self._prefix,
         )
-        with self._compute(scratch) as compute:
+        with open_compute(self._workspace.settings, scratch / "rows", self._loads.table) as compute:
             parts = self._read(work, compute, scratch)
             if not at_once:
                 steps, parts = self._transform(compute, steps, looks)
@@ -171,20 +171,6 @@ class Loading:
         if self._plan.steps is not None:
             return steps_from_dict(self._plan.steps), ()
         return first_look(self._source.steps, pl.Schema(polars_schema(self._source.schema)))
-
-    def _compute(self, scratch: Path) -> Compute:
-        address = self._workspace.settings.compute
-        if address == "local":
-            return LocalCompute(scratch / "rows")
-        from noria.pipelines.ray_compute import RayCompute
-
-        if address != "ray" and not self._loads.table.is_remote:
-            raise ConfigError(
-                f"compute = {address!r}: other machines can't write to the tables in {self._workspace.settings.root}",
-                hint='keep the tables where all machines reach them: storage.tables = "s3://…"',
-                field="storage.tables",
-            )
-        return RayCompute(address)
 
     @property
     def bad_mode(self) -> Mode:

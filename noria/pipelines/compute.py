@@ -15,8 +15,9 @@ from typing import Protocol, TypeVar
 
 import polars as pl
 
-from noria.core import StorageError
+from noria.core import ConfigError, Settings, StorageError
 from noria.pipelines.blocks import Blocks, FittedBlockStep
+from noria.storage.tables import Table
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -42,6 +43,31 @@ class Compute(Protocol):
     def __enter__(self) -> Compute: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def open_compute(settings: Settings, folder: Path, table: Table) -> Compute:
+    """The one that the settings name.
+
+    Args:
+        folder: for what doesn't fit into memory here; it is emptied first.
+        table: where the workers stage rows.
+
+    Raises:
+        ConfigError: workers on other machines can't reach the table.
+        MissingExtraError: Ray isn't installed.
+    """
+    address = settings.compute
+    if address == "local":
+        return LocalCompute(folder)
+    from noria.pipelines.ray_compute import RayCompute
+
+    if address != "ray" and not table.is_remote:
+        raise ConfigError(
+            f"compute = {address!r}: other machines can't write to the tables in {settings.root}",
+            hint='keep the tables where all machines reach them: storage.tables = "s3://…"',
+            field="storage.tables",
+        )
+    return RayCompute(address)
 
 
 class LocalCompute:

@@ -100,13 +100,15 @@ class RecommenderSystem:
         Raises:
             DataError: there are too few positive events.
         """
+        return self._train(self._positive(events), seed, progress or NoProgress())
+
+    def _train(self, positive: pl.DataFrame, seed: int, progress: Progress) -> Trained:
         from noria.recommender.training import train
 
-        positive = self._positive(events)
         try:
-            return train(positive, self.retrieve, split=self.split, seed=seed, progress=progress or NoProgress())
+            return train(self._events(positive), self.retrieve, split=self.split, seed=seed, progress=progress)
         except (ConfigError, DataError) as error:
-            error.message = f"recommender {self.name!r}, {len(positive.times)} positive events: {error.message}"
+            error.message = f"recommender {self.name!r}, {len(positive)} positive events: {error.message}"
             raise
 
     def lost(self, workspace: Workspace, version: str) -> str:
@@ -115,35 +117,48 @@ class RecommenderSystem:
 
     def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Train on the events' table, register the version and make it the champion."""
-        table = workspace.table(self.events.name)
-        version = table.version()
-        columns = None if self.positive is not None else [self.user, self.item, str(self.events.time)]
-        events = table.read(version, columns)
-        trained = self.train(events, seed=workspace.settings.run.seed, progress=progress)
-        registered = self._register(workspace, run_id, trained, {self.events.name: str(version)})
+        from noria.training.dataset import Selection, pinned_versions, recipe
+
+        chosen = Selection(
+            self.events.name,
+            pinned_versions([self.events.name], workspace),
+            (self.user, self.item, str(self.events.time)),
+            where=self.positive,
+            present=(self.user, self.item),
+        )
+        events, left_out = chosen.read(workspace)
+        trained = self._train(events, workspace.settings.run.seed, progress)
+        lineage = Lineage(
+            {name: str(version) for name, version in chosen.versions.items()},
+            code=code_state(workspace.settings.root),
+            dataset=recipe(chosen, events, workspace),
+        )
+        registered = self._register(workspace, run_id, trained, lineage)
         judged = trained.judgement
         ModelRegistry.of(workspace).promote(
             self.name,
             registered.version,
             why=f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time",
         )
-        rows = {"in": len(events), "out": len(trained.interactions)}
+        rows = {"in": len(events) + left_out, "out": len(trained.interactions)}
         return Outcome(str(registered.version), rows, {**_notes(judged), "version": registered.version})
 
-    def _positive(self, events: pl.DataFrame) -> Events:
+    def _positive(self, events: pl.DataFrame) -> pl.DataFrame:
+        if self.positive is not None:
+            events = events.filter(self.positive)
+        return events.drop_nulls([self.user, self.item])  # nobody's events say nothing about anybody
+
+    def _events(self, positive: pl.DataFrame) -> Events:
         import numpy as np
         import polars as pl
 
         from noria.recommender.training import Events
 
-        if self.positive is not None:
-            events = events.filter(self.positive)
-        events = events.drop_nulls([self.user, self.item])  # nobody's events say nothing about anybody
-        times = events[str(self.events.time)].cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
-        users, items = (_ids(events[column]) for column in (self.user, self.item))
+        times = positive[str(self.events.time)].cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
+        users, items = (_ids(positive[column]) for column in (self.user, self.item))
         return Events(users, items, times.to_numpy().astype(np.int64))
 
-    def _register(self, workspace: Workspace, run_id: str, trained: Trained, data: dict[str, str]) -> ModelVersion:
+    def _register(self, workspace: Workspace, run_id: str, trained: Trained, lineage: Lineage) -> ModelVersion:
         from noria.recommender.artifact import dump
 
         kind = self.events.schema[self.user].spec()
@@ -161,7 +176,7 @@ class RecommenderSystem:
                 {"items": "list"},
                 {"user_id": trained.interactions.user_ids[0].item(), "k": 10},
             ),
-            lineage=Lineage(data=data, code=code_state(workspace.settings.root)),
+            lineage=lineage,
         )
 
 

@@ -29,11 +29,13 @@ class Lineage:
         features: each feature group's definition hash.
         code: the state of the code: `git` commit (with `+changes` when the tree is dirty), `system` (digest of
             `system.py`), versions of Python and of the libraries.
+        dataset: what the training set can be made again from, and its digest; empty where that isn't kept.
     """
 
     data: dict[str, str] = field(default_factory=dict)
     features: dict[str, str] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import arro3.core
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
@@ -25,6 +25,9 @@ _RUN_ID = "noria.run_id"
 _LOOK_BACK = 100
 """Commits that are searched for a run's id: more than can have come in between a run and its repetition."""
 _RETRIES = 20
+_KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
+"""Delta forgets what is older than 30 days each time that it writes a checkpoint, and with it what models were trained
+on. Said with each commit, since tables of others and from before don't have it in their configuration."""
 _COMPRESSION: Literal["snappy"] = "snappy"
 """Every reader of Parquet knows it. Zstandard's first level takes twice the time for 5 to 10 % less on numbers."""
 
@@ -156,13 +159,17 @@ class DeltaLakeTable:
                     made,
                     [_add(part) for part in parts],
                     mode="error",
+                    configuration={"delta.enableExpiredLogCleanup": "false"},
                     storage_options=self._options,
                     commit_properties=options,
+                    post_commithook_properties=_KEEP_LOG,
                 )
                 return 0
             if mode == "append":
                 table = self._widen(table, made)
-            table.create_write_transaction(added, mode, made, commit_properties=options)
+            table.create_write_transaction(
+                added, mode, made, commit_properties=options, post_commithook_properties=_KEEP_LOG
+            )
             table.update_incremental()  # else it doesn't know its own commit, and conflicts with it
             return int(table.version())
         except CommitFailedError as error:
@@ -186,7 +193,7 @@ class DeltaLakeTable:
                     field=field.name,
                 )
         if new:
-            table.alter.add_columns(new)
+            table.alter.add_columns(new, post_commithook_properties=_KEEP_LOG)
             table.update_incremental()
         return table
 
@@ -211,12 +218,12 @@ class DeltaLakeTable:
         removed = 0
         for group in _neighbours(self._parts(table), small):
             files = [f"{self._path}/{part.name}" for part in group]
-            joined = self._scan(files, table).collect()
+            joined = self._scan(files, pl.Schema(table.schema().to_arrow())).collect()
             # Named after its last part, so that the order of the parts stays.
             part = self.stage(joined, group[-1].name.removeprefix("part-").removesuffix(".parquet") + "+")
             actions: list[AddAction | RemoveAction] = [_add(part, changes=False), *(_remove(old) for old in group)]
             try:
-                table.create_write_transaction(actions, "append", table.schema())
+                table.create_write_transaction(actions, "append", table.schema(), post_commithook_properties=_KEEP_LOG)
                 table.update_incremental()
             except CommitFailedError:  # another process compacts, or has replaced the table: it is done then
                 break
@@ -254,11 +261,14 @@ class DeltaLakeTable:
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         table = self._at(version)
-        return self._scan(sorted(table.file_uris(), key=lambda uri: uri.rsplit("/", 1)[-1]), table)
+        files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
+        if version is not None and table.version() != version:  # another thread has moved the shared handle on
+            table = self._load(version)
+            files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
+        return self._scan(sorted(files, key=lambda uri: uri.rsplit("/", 1)[-1]), schema)
 
-    def _scan(self, files: list[str], table: DeltaTable) -> pl.LazyFrame:
+    def _scan(self, files: list[str], schema: pl.Schema) -> pl.LazyFrame:
         # Not `scan_delta`: the parts' order is part of the table here, and Delta gives files in any order.
-        schema = pl.Schema(table.schema().to_arrow())
         if not files:
             return pl.LazyFrame(schema=schema)
         return pl.scan_parquet(
@@ -321,12 +331,16 @@ class DeltaLakeTable:
         table = self._open()
         if table is None:
             raise NotFoundError(f"table {self.name!r} has never been written", hint="call `noria run` first")
-        if version is not None and version != table.version():
-            try:
-                table = DeltaTable(self._path, version=version, storage_options=self._options or None)
-            except (DeltaError, OSError) as error:
-                raise NotFoundError(f"table {self.name!r} has no version {version}: {error}") from error
-        return table
+        return table if version in (None, table.version()) else self._load(version)
+
+    def _load(self, version: int) -> DeltaTable:
+        try:
+            return DeltaTable(self._path, version=version, storage_options=self._options or None)
+        except (DeltaError, OSError) as error:
+            raise NotFoundError(
+                f"table {self.name!r} has no version {version}: {error}",
+                hint="was it vacuumed, or was the table made anew?",
+            ) from error
 
     def _error(self, error: Exception) -> StorageError:
         return StorageError(

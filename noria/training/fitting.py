@@ -14,6 +14,7 @@ from noria.features import FeatureStore
 from noria.pipelines import fit_steps, steps_to_dict
 from noria.registry import Lineage, ModelRegistry, Signature, code_state
 from noria.storage import Workspace
+from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
 from noria.training.estimator import Estimator, dump, fresh_copy, scores
 from noria.training.inputs import ModelInputs, to_matrix
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Joined rows: inputs, the value to predict, and event times in microseconds (None without a time column)."""
+    """Joined rows: inputs, the value to predict, and event times in microseconds (None without a time column).
 
+    Attributes:
+        frame: all of it as it is kept: entities, time, inputs and target.
+    """
+
+    frame: pl.DataFrame
     inputs: pl.DataFrame
     target: NDArray[Any]
     times: NDArray[np.int64] | None
@@ -35,14 +41,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model that has been judged on rows that it didn't learn from."""
+    """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which."""
 
     estimator: Estimator
     inputs: ModelInputs
     metrics: dict[str, float]
     baseline: dict[str, float]
-    trained_on: int
-    tested_on: int
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
 
 
 def train_and_register(
@@ -50,16 +56,17 @@ def train_and_register(
 ) -> Outcome:
     """Everything that a run of the pipeline does."""
     check_metrics(tuple(pipeline.metrics))
-    versions = {name: str(workspace.table(name).version()) for name in _sources(pipeline)}
+    chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
-        examples = join(pipeline, workspace)
+        examples = join(pipeline, workspace, chosen)
+        made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed)
     schema = pipeline.input_schema()
     registry = ModelRegistry.of(workspace)
     version = registry.register(
         pipeline.name,
-        {MODEL_FILE: dump(fitted.estimator)},
+        {MODEL_FILE: dump(fitted.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
         servable="tabular",
         run_id=run_id,
         spec={
@@ -73,7 +80,12 @@ def train_and_register(
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
-        lineage=Lineage(versions, _definitions(pipeline), code_state(workspace.settings.root)),
+        lineage=Lineage(
+            {name: str(number) for name, number in chosen.versions.items()},
+            _definitions(pipeline),
+            code_state(workspace.settings.root),
+            made_of,
+        ),
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
     if verdict.startswith("better"):
@@ -86,8 +98,8 @@ def train_and_register(
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
         "version": version.version,
         "verdict": verdict,
-        "trained_on": fitted.trained_on,
-        "tested_on": fitted.tested_on,
+        "trained_on": int(fitted.train.sum()),
+        "tested_on": int(fitted.test.sum()),
     }
     rows = {
         "in": len(examples.target) + examples.skipped,
@@ -97,30 +109,43 @@ def train_and_register(
     return Outcome(str(version.version), rows, notes)
 
 
-def join(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Examples:
+def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selection:
+    """The rows that the pipeline learns from, of the tables as they are now."""
+    labels = pipeline.labels
+    keys = [key for group in pipeline.groups for key in group.keys]
+    given = [name for part in pipeline.on_demand for name in part.inputs.names]
+    own = dict.fromkeys((*keys, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given))
+    return Selection(
+        labels.name,
+        pinned_versions(_sources(pipeline), workspace),
+        tuple(own),
+        labels.time,
+        pl.col(pipeline.target) if isinstance(pipeline.target, str) else pipeline.target,
+        groups=pipeline.groups,
+        on_demand=[bound.part for bound in pipeline.on_demand],
+        features=[name for name in pipeline.input_schema().names if name not in own],
+    )
+
+
+def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selection | None = None) -> Examples:
     """The labels that have a target, with every feature as of their time.
+
+    Args:
+        chosen: which rows; by default those of the tables as they are now.
 
     Raises:
         DataError: no row has a target.
     """
-    labels = workspace.table(pipeline.labels.name).read()
-    target = pl.col(pipeline.target) if isinstance(pipeline.target, str) else pipeline.target
-    labelled = labels.with_columns(target.alias("__target__")).filter(pl.col("__target__").is_not_null())
-    if labelled.is_empty():
+    frame, skipped = (chosen or selection(pipeline, workspace)).read(workspace)
+    if frame.is_empty():
         raise DataError(
-            f"model {pipeline.name!r}: none of the {len(labels)} rows of {pipeline.labels.name!r} has a target",
+            f"model {pipeline.name!r}: none of the {skipped} rows of {pipeline.labels.name!r} has a target",
             hint="check the target's expression and its column",
         )
     times = None
     if pipeline.labels.time is not None:
-        times = labelled[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)
-    joined = labelled
-    if pipeline.groups:
-        store = FeatureStore(workspace)
-        joined = store.training_set(labelled, pipeline.groups, time=str(pipeline.labels.time))
-    joined = joined.with_columns(column for part in pipeline.on_demand for column in part.columns(joined))
-    inputs = joined.select(pipeline.input_schema().names)
-    return Examples(inputs, labelled["__target__"].to_numpy(), times, len(labels) - len(labelled))
+        times = frame[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)
+    return Examples(frame, frame.select(pipeline.input_schema().names), frame[TARGET].to_numpy(), times, skipped)
 
 
 def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int) -> Fitted:
@@ -145,7 +170,7 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int) -> Fitte
     matrix = inputs.matrix(examples.inputs.filter(pl.Series(test)))
     names = tuple(pipeline.metrics)
     metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
-    return Fitted(estimator, inputs, metrics, _baseline(names, truth, held_out), int(train.sum()), int(test.sum()))
+    return Fitted(estimator, inputs, metrics, _baseline(names, truth, held_out), train, test)
 
 
 def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from noria.cli import main
+from noria.core import Settings
+from noria.storage import Workspace
 
 SYSTEM = """
 import noria as nr
@@ -82,3 +84,42 @@ def test_outside_of_a_project_nothing_is_made(
     assert main(["features"]) == 1
     assert "there is no system.py" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backfill_fills_a_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == 0
+    define(project, 'nr.mean("price")')
+    capsys.readouterr()
+    words = ["features", "backfill", "habits", "--out", "past"]
+    assert main([*words, "--labels", "buys"]) == 0
+    assert capsys.readouterr().out == "table past version 0: 3 rows in 1 partition, made of buys version 0\n"
+    assert main([*words, "--labels", "buys"]) == 0
+    assert "it was complete, nothing to do" in capsys.readouterr().out
+    with Workspace.open(Settings(project)) as workspace:
+        assert workspace.table("past").read()["habits.spent"].to_list() == [None, None, 2.5]
+    days = ["--every", "1s", "--from", "1970-01-01T00:00:00", "--until", "1970-01-01T00:00:02"]
+    assert main(["features", "backfill", "habits@1", "--out", "daily", *days, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2
+    with Workspace.open(Settings(project)) as workspace:
+        assert sorted(workspace.table("daily").read()["habits.spent"]) == [1, 6.5]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["habit", "--labels", "buys"], "did you mean 'habits'"),
+        (["habits", "--labels", "sales"], "the system has no source 'sales'"),
+        (["habits"], "--labels SOURCE, or --every"),
+        (["habits", "--every", "1d", "--from", "2024-01-01"], "--labels SOURCE, or --every"),
+        (["habits", "--every", "1d", "--from", "yesterday", "--until", "2024-01-02"], "'yesterday' is no instant"),
+        (["habits", "--every", "1d", "--from", "2024-01-03", "--until", "2024-01-02"], "are 0 instants"),
+        (["habits", "--every", "1s", "--from", "2024-01-01", "--until", "2025-01-02"], "there must be 1 to 100,000"),
+        (["habits", "--labels", "buys", "--out", "buys"], "'buys' is a component of the system"),
+    ],
+)
+def test_what_a_backfill_can_not_do_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["run"]) == 0
+    assert main(["features", "backfill", "--out", "past", *words]) == 1
+    assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,12 @@ def test_importing_noria_loads_no_heavy_library(statement: str) -> None:
     code = f"import sys; {statement}; print(*sorted({heavy!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
+    """An imported module becomes an attribute of its package, and is then found instead of what is exported lazily."""
+    for room in Path(noria.__file__).parent.iterdir():
+        if (room / "__init__.py").exists() and room.name != "templates":
+            package = importlib.import_module(f"noria.{room.name}")
+            modules = {file.stem for file in room.iterdir()}
+            assert not modules & set(getattr(package, "_ORIGIN", {})), room.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+from deltalake import write_deltalake
 
 from noria.core import ConfigError, IntegrityError, StorageError
 from noria.storage import FileBlobs, open_blobs, open_online, open_records, open_table
@@ -165,6 +168,39 @@ class TestDeltaLakeTable(TableConformance):
 
     def table(self, name: str) -> DeltaLakeTable:
         return DeltaLakeTable(name, self.path / name)
+
+    @pytest.mark.parametrize("foreign", [False, True])
+    def test_old_versions_outlive_the_checkpoints_after_which_delta_forgets_them(self, foreign: bool) -> None:
+        table, folder = self.table("t"), self.path / "t"
+        if foreign:  # a table without our configuration
+            write_deltalake(folder, pl.DataFrame({"n": [0]}))
+        for n in range(1 if foreign else 0, 101):
+            table.write(pl.DataFrame({"n": [n]}), run_id=str(n))
+        assert list(folder.glob("_delta_log/*.checkpoint.parquet"))
+        for file in folder.glob("_delta_log/*"):
+            os.utime(file, (0, 0))
+        for n in range(101, 202):
+            table.write(pl.DataFrame({"n": [n]}), run_id=str(n))
+        assert len(list(folder.glob("_delta_log/*.checkpoint.parquet"))) > 1
+        assert sorted(table.read(3)["n"]) == [0, 1, 2, 3]
+
+    def test_a_pinned_version_stays_it_while_other_threads_read_the_newest(self) -> None:
+        table = self.table("t")
+        table.write(pl.DataFrame({"n": [0]}), run_id="0")
+        done = threading.Event()
+
+        def write() -> None:
+            for n in range(1, 60):
+                table.write(pl.DataFrame({"n": [n]}), run_id=str(n))
+            done.set()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        while not done.is_set():
+            version = table.version()
+            assert version is not None
+            assert table.scan(version).select(pl.len()).collect().item() == version + 1
+        thread.join()
 
     def test_two_processes_append_and_nothing_is_lost(self) -> None:
         code = (
