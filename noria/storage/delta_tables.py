@@ -296,7 +296,7 @@ class DeltaLakeTable:
         if not before.issubset(now):
             return None
         table = self._at(version)
-        return self._scan([uri for uri in now if uri not in before], table)
+        return self._scan([uri for uri in now if uri not in before], pl.Schema(table.schema().to_arrow()))
 
     def _files(self, version: int | None) -> list[str]:
         """In the order of the rows."""
