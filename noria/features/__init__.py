@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     )
     from noria.features.entity import Entity, check_entities
     from noria.features.group import FeatureGroup
+    from noria.features.materializer import Materialized
     from noria.features.on_demand import BoundOnDemand, OnDemand, bound
     from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
     from noria.features.online_groups import OnlineGroups
-    from noria.features.store import FeatureStore, Materialized
+    from noria.features.store import FeatureStore
 
 _ORIGIN = {
     "Backfilled": "backfill",
@@ -60,7 +61,7 @@ _ORIGIN = {
     "FeatureGroup": "group",
     **dict.fromkeys(("BoundOnDemand", "OnDemand", "bound"), "on_demand"),
     "FeatureStore": "store",
-    "Materialized": "store",
+    "Materialized": "materializer",
     "OnlineGroups": "online_groups",
     **dict.fromkeys(("OnlineFeatures", "OnlineReader", "OnlineSpec"), "online"),
 }

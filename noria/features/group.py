@@ -233,7 +233,7 @@ class FeatureGroup:
         if isinstance(self.source, Stream):
             done, kept = store.catch_up(self, run_id=run_id, progress=progress), []
         else:
-            done, kept = store.materialize(self, run_id=run_id), store.keep_up(self, run_id=run_id)
+            done, kept = store.materialize(self, run_id=run_id, full=full), store.keep_up(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}
         notes = {"features": len(self.features), "as_of": done.as_of, **({"kept_up": kept} if kept else {})}
         return Outcome(run_id, rows, notes)

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-import numpy as np
 import polars as pl
 
 from noria.core import ConfigError, Progress, Settings
-from noria.features import statistics
 from noria.features.asked import Instants, Labels
 from noria.features.backfill import Backfilled, backfill
 from noria.features.catalog import Catalog
-from noria.features.events import timelines
-from noria.features.feed import Feed, feeds
+from noria.features.feed import feeds
 from noria.features.group import FeatureGroup
-from noria.features.history import Note, noted
 from noria.features.joins import Joins
 from noria.features.labels import check_labels as _check_labels
 from noria.features.labels import instants as _instants
+from noria.features.materializer import Materialized, Materializer
 from noria.features.on_demand import OnDemand, apart, bound
-from noria.features.online import CLOCK, OnlineFeatures, OnlineReader, OnlineSpec
+from noria.features.online import OnlineFeatures, OnlineReader, OnlineSpec
 from noria.features.online_groups import OnlineGroups, check_different, ids_of_spec, read_groups
-from noria.features.timeline import Timeline
-from noria.features.values import features, packed
-from noria.features.values import when as _when
-from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream, StreamProcessor
-from noria.storage import Put, Workspace
+from noria.storage import Workspace
 
 AnyGroup: TypeAlias = FeatureGroup | OnlineSpec | str
 Ids: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]]
@@ -39,15 +32,6 @@ _BATCH = 10_000
 """Entities written to the online store in one transaction."""
 _NEVER = -1
 """As of just after this when there are no events at all: 1970."""
-
-
-@dataclass(frozen=True)
-class Materialized:
-    """What `materialize` did: events read, entities written, and the instant of the values (microseconds)."""
-
-    events: int
-    entities: int
-    as_of: int
 
 
 class FeatureStore:
@@ -151,10 +135,14 @@ class FeatureStore:
         as_of: int | None = None,
         events: pl.DataFrame | None = None,
         run_id: str | None = None,
+        full: bool = False,
     ) -> Materialized:
         """Compute every entity's features and put them into the online store; doing it again changes nothing.
 
-        The definition is registered, and statistics of each feature are kept.
+        Where only rows were added to the source's table since the last time, entities without new rows are left as they
+        are: what is read is the same. The definition is registered; statistics are kept each time that all entities
+        are computed, which is once a day at least. Groups of a stream are kept up by that (`catch_up`): statistics of
+        them are kept, and no value is written.
 
         Args:
             group: what to compute.
@@ -162,6 +150,7 @@ class FeatureStore:
                 its own time and not today's: the wheel turns on the data's clock.
             events: a frame to use instead of the source's table.
             run_id: kept with the note of what was done.
+            full: compute all entities in any case.
 
         Raises:
             ConfigError: a column of the events is missing or of another type.
@@ -169,7 +158,7 @@ class FeatureStore:
             DataError: an event has no time.
         """
         self.register(group)
-        return self._materialize(group, as_of, events, run_id)
+        return self._materializer.materialize(group, as_of=as_of, events=events, run_id=run_id, full=full)
 
     def catch_up(
         self, group: FeatureGroup, *, run_id: str | None = None, progress: Progress | None = None
@@ -183,7 +172,7 @@ class FeatureStore:
         made = feeds(stream, self._workspace, [group])
         with StreamProcessor(stream, self._workspace, keeps=made) as processor:
             processor.run_to_end(progress)
-        return self._described(group, run_id)
+        return self._materializer.described(group, run_id=run_id)
 
     def keep_up(self, group: FeatureGroup, *, run_id: str | None = None) -> list[str]:
         """Compute the older versions of a group that models still read, too, and forget the values of all others.
@@ -191,102 +180,15 @@ class FeatureStore:
         Returns:
             the versions that are kept up, as `name@version`.
         """
-        held, kept = self.catalog.held(), []
-        for version in self.catalog.versions(group.name):
-            if version.spec.place == group.online_spec().place:
-                continue
-            if version.spec.place in held:
-                self._materialize(version.group(), None, None, run_id)
-                kept.append(version.label)
-            else:
-                self._forget(version.spec.place)
-        return kept
-
-    def _forget(self, place: str) -> None:
-        record = self._workspace.records.get("materialized", place)
-        if record is not None and not record.data.get("forgotten"):
-            self._workspace.online.drop(place)
-            self._workspace.records.commit(Put("materialized", place, {**record.data, "forgotten": True}))
-
-    def _materialize(
-        self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None
-    ) -> Materialized:
-        if events is None and isinstance(group.source, Stream) and self._is_fed(group, group.source):
-            return self._described(group, run_id)
-        began = self._workspace.table(group.source.name).version()
-        (line,) = timelines([group], self._workspace, None if events is None else {group.source.name: events})
-        if as_of is None:
-            as_of = (
-                self._workspace.clock.now()
-                if group.source.time is None
-                else (int(line.times.max()) if len(line.times) else _NEVER) + 1
-            )
-        spec = group.online_spec()
-        keys, columns, kept = _newest_values(group, spec, line, as_of)
-        values = sorted(zip(keys, kept, strict=True))
-        if group.source.time is not None:
-            values.append((CLOCK, b""))
-        self._replace(spec, as_of, values)
-        statistics.keep(self._workspace.records, spec.place, as_of, columns)
-        done = {"as_of": as_of, "witness": values[-1][0].hex() if values else "", "run_id": run_id}
-        note = self._note(group, as_of, None if events is not None else began)
-        self._workspace.records.commit(Put("materialized", spec.place, done), note)
-        return Materialized(len(line.order), len(keys), as_of)
-
-    def _is_fed(self, group: FeatureGroup, stream: Stream) -> bool:
-        return Feed(group, stream, self._workspace).has_begun()
-
-    def _described(self, group: FeatureGroup, run_id: str | None) -> Materialized:
-        """Statistics of a group that a stream feeds: of what its table has."""
-        began = self._workspace.table(group.source.name).version()
-        (line,) = timelines([group], self._workspace, None)
-        as_of = (int(line.times.max()) if len(line.times) else _NEVER) + 1
-        calculator = Calculator(line)
-        numbers = np.flatnonzero(np.diff(line.starts))
-        columns = features(group, calculator, calculator.ask(numbers, np.full(len(numbers), as_of)))
-        place = group.online_spec().place
-        statistics.keep(self._workspace.records, place, as_of, columns)
-        done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": run_id}
-        self._workspace.records.commit(Put("materialized", place, done), self._note(group, as_of, began))
-        return Materialized(len(line.order), len(numbers), as_of)
-
-    def _note(self, group: FeatureGroup, as_of: int, began: int | None) -> Put:
-        """For the history: from which versions of the source's table the values were made."""
-        ended = self._workspace.table(group.source.name).version()
-        versions = None if began is None or ended is None else (began, ended)
-        return noted(
-            self._workspace.records, group.online_spec().place, Note(self._workspace.clock.now(), as_of, versions)
-        )
-
-    def _replace(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
-        """Write the values, and forget those of entities that have no events any more."""
-        online, place = self._workspace.online, spec.place
-        before = self._workspace.records.get("materialized", place)
-        if before is not None and before.data["as_of"] > as_of:
-            # The history was rewritten: the newer values are of events that are no more.
-            online.drop(place)
-        self._write(spec, as_of, values)
-        online.drop(place, older_than=as_of)
-        if before is not None and before.data["as_of"] == as_of and online.count(place) > len(values):
-            online.drop(place)  # some were written as of the very same instant, and are no more
-            self._write(spec, as_of, values)
-
-    def _write(self, spec: OnlineSpec, as_of: int, values: list[tuple[bytes, bytes]]) -> None:
-        place = spec.place
-        for start in range(0, len(values), _BATCH):
-            keys, packed = zip(*values[start : start + _BATCH], strict=True)
-            self._workspace.online.write(place, keys, [as_of] * len(keys), packed)
-            if spec.keep_seconds is not None:
-                self._workspace.online.expire(place, [key for key in keys if key != CLOCK], spec.keep_seconds)
+        return self._materializer.keep_up(group, run_id=run_id)
 
     def is_materialized(self, group: FeatureGroup) -> bool:
         """Whether the online store has the group's values: one entity that was written last bears witness."""
-        place = group.online_spec().place
-        record = self._workspace.records.get("materialized", place)
-        if record is None or record.data.get("forgotten"):
-            return False
-        witness = bytes.fromhex(record.data["witness"])
-        return not witness or self._workspace.online.read(place, [witness]) != [None]
+        return self._materializer.is_materialized(group)
+
+    @property
+    def _materializer(self) -> Materializer:
+        return Materializer(self._workspace)
 
     @overload
     def get_online(self, group: AnyGroup, entity_ids: Ids) -> OnlineFeatures: ...  # type: ignore[overload-overlap]
@@ -324,20 +226,3 @@ class FeatureStore:
     def close(self) -> None:
         """Close the stores."""
         self._workspace.close()
-
-
-def _newest_values(
-    group: FeatureGroup, spec: OnlineSpec, line: Timeline, as_of: int
-) -> tuple[list[bytes], list[pl.Series], list[bytes]]:
-    """Of each entity with an event before the instant its key, its features, and its packed value."""
-    calculator = Calculator(line)
-    numbers = np.arange(line.entities.size)
-    questions = calculator.ask(numbers, _when(group, np.full(len(numbers), as_of, dtype=np.int64)))
-    times, exists = calculator.newest(questions)
-    mine = numbers[exists]
-    questions = Questions(mine, questions.at[exists], questions.ends[exists])
-    ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
-    keys = ids.to_series().to_list() if ids.width == 1 else ids.rows()
-    when = [None] * len(mine) if group.source.time is None else times[exists].tolist()
-    columns = features(group, calculator, questions)
-    return spec.encode(keys), columns, packed(group, calculator, line, questions, when, columns)
