@@ -260,12 +260,7 @@ class DeltaLakeTable:
     # --- reading
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        table = self._at(version)
-        files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
-        if version is not None and table.version() != version:  # another thread has moved the shared handle on
-            table = self._load(version)
-            files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
-        return self._scan(sorted(files, key=lambda uri: uri.rsplit("/", 1)[-1]), schema)
+        return self._scan(*self._files(version))
 
     def _scan(self, files: list[str], schema: pl.Schema) -> pl.LazyFrame:
         # Not `scan_delta`: the parts' order is part of the table here, and Delta gives files in any order.
@@ -291,16 +286,18 @@ class DeltaLakeTable:
             ) from error
 
     def added(self, since: int, version: int | None = None) -> pl.LazyFrame | None:
-        before = set(self._files(since))
-        now = self._files(version)
-        if not before.issubset(now):
-            return None
-        table = self._at(version)
-        return self._scan([uri for uri in now if uri not in before], pl.Schema(table.schema().to_arrow()))
+        before = set(self._files(since)[0])
+        now, schema = self._files(version)
+        return self._scan([uri for uri in now if uri not in before], schema) if before.issubset(now) else None
 
-    def _files(self, version: int | None) -> list[str]:
-        """In the order of the rows."""
-        return sorted(self._at(version).file_uris(), key=lambda uri: uri.rsplit("/", 1)[-1])
+    def _files(self, version: int | None) -> tuple[list[str], pl.Schema]:
+        """A version's files, in the order of the rows, and its columns."""
+        table = self._at(version)
+        files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
+        if version is not None and table.version() != version:  # another thread has moved the shared handle on
+            table = self._load(version)
+            files, schema = table.file_uris(), pl.Schema(table.schema().to_arrow())
+        return sorted(files, key=lambda uri: uri.rsplit("/", 1)[-1]), schema
 
     def _open(self) -> DeltaTable | None:
         log = None if self._remote else _identity(Path(self._path) / "_delta_log")
