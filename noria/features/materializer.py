@@ -99,6 +99,7 @@ class Materializer:
     ) -> Materialized:
         """Write all values, and forget those of entities that have no events any more."""
         spec, online, before = group.online_spec(), self._workspace.online, self._done(group)
+        is_newest = as_of is None  # only then can the next time go on from it
         with self._parts(group, source) as (parts, newest):
             if as_of is None:
                 as_of = self._workspace.clock.now() if group.source.time is None else newest() + 1
@@ -112,7 +113,7 @@ class Materializer:
         statistics.keep(self._workspace.records, spec.place, as_of, made.columns)
         now = self._workspace.clock.now()
         done = {"as_of": as_of, "witness": made.witness.hex(), "run_id": run_id}
-        done |= {"version": version, "entities": made.entities, "full_at": now}
+        done |= {"version": version if is_newest else None, "entities": made.entities, "full_at": now}
         self._note(group, done, version)
         return Materialized(made.events, made.entities, as_of)
 
