@@ -93,7 +93,7 @@ def test_what_makes_it_compute_everything(workspace: Workspace) -> None:
     assert not store.materialize(GROUP).full
     assert store.materialize(GROUP, as_of=START_MICROS + 3 * HOUR).full  # another instant
     assert store.materialize(GROUP).full  # that instant was an earlier one
-    clock.advance(25 * 3600)
+    clock.advance(25 * HOUR)
     assert store.materialize(GROUP).full  # statistics are a day old
     table.write(frame(some(chance, 1000, 0, 100)), run_id="b")
     assert store.materialize(GROUP).full  # everybody has changed
