@@ -150,17 +150,20 @@ class Materializer:
         questions = Questions(mine, questions.at[exists], questions.ends[exists])
         ids = line.entities.ids(mine, line.frame.select(group.keys).schema)
         keys = spec.encode(ids.to_series().to_list() if ids.width == 1 else ids.rows())
-        newest = [None] * len(mine) if group.source.time is None else times[exists].tolist()
-        columns = features(group, calculator, questions)
-        values = sorted(zip(keys, packed(group, calculator, line, questions, newest, columns), strict=True))
-        for start in range(0, len(values), _BATCH):
-            names, some = zip(*values[start : start + _BATCH], strict=True)
-            online.write(spec.place, names, [as_of] * len(names), some)
+        newest, columns = times[exists], features(group, calculator, questions)
+        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+        for start in range(0, len(order), _BATCH):  # packed values of all would take as much memory as the rows
+            part = order[start : start + _BATCH]
+            some = Questions(mine[part], questions.at[part], questions.ends[part])
+            when_newest = [None] * len(part) if group.source.time is None else newest[part].tolist()
+            values = packed(group, calculator, line, some, when_newest, [column[part] for column in columns])
+            names = [keys[place] for place in part]
+            online.write(spec.place, names, [as_of] * len(names), values)
             if spec.keep_seconds is not None:
                 online.expire(spec.place, names, spec.keep_seconds)
         made.columns = [known.append(new) for known, new in zip(made.columns, columns, strict=True)]
-        made.entities, made.keys = made.entities + len(values), made.keys + len(values)
-        made.witness = values[-1][0] if values else made.witness
+        made.entities, made.keys = made.entities + len(keys), made.keys + len(keys)
+        made.witness = keys[-1] if keys else made.witness
 
     # --- only what has changed
 
