@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from numbers import Integral
 from typing import Any, cast
 
 import msgspec
@@ -146,7 +147,7 @@ def _key(group: str, name: str, kind: str, value: Any) -> bytes:
     elif kind == "uuid":
         if (made := uuid_bytes(value)) is not None:
             return made
-    elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+    elif isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63:
         return _whole_number(value)
     raise ConfigError(f"{group}: {value!r} can't be a {name}", hint=f"its type is {kind}", field=name)
 
