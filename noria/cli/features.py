@@ -141,7 +141,12 @@ def _asked(options: Namespace, system: System) -> dict[str, Any]:
         if time is None:
             raise ConfigError(f"source {options.labels!r} has no event time", hint="name a column with --time")
         return {"labels": options.labels, "time": time}
-    if options.labels or not (options.every and options.start and options.until):
+    if options.labels:
+        raise ConfigError(
+            "a backfill is either of labels or of instants",
+            hint="leave one out: --labels, or --every with --from and --until",
+        )
+    if not (options.every and options.start and options.until):
         raise ConfigError(
             "a backfill needs the rows for which to compute",
             hint="--labels SOURCE, or --every 1d --from 2024-01-01 --until 2024-02-01",

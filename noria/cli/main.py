@@ -94,13 +94,15 @@ def _add_start(commands: _Commands) -> None:
 def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
     run = _add(commands, "run", "run:run", "bring everything that is stale up to date", project)
     run.add_argument("component", nargs="?", help="only this component and what it depends on")
-    run.add_argument("--full", action="store_true", help="run what is fresh too")
+    run.add_argument("--full", action="store_true", help="run what is fresh too, and compute all of it anew")
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     serve = _add(commands, "serve", "serve:serve", "answer requests behind the load balancer until Ctrl-C", project)
-    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=int, help="port to listen on (default: 8080)")
-    serve.add_argument("--replicas", type=int, help="server processes (default: 2)")
-    serve.add_argument("--with-stream", action="store_true", help="process the streams' events too")
+    serve.add_argument("--host", help="address to listen on (default: serve.host, 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default: serve.port, 8080)")
+    serve.add_argument("--replicas", type=int, help="server processes (default: serve.replicas, 2)")
+    serve.add_argument(
+        "--with-stream", action="store_true", help="process the streams' events too, and keep their features up"
+    )
     status = _add(commands, "status", "run:status", "show what is fresh, what is stale and why", project)
     status.add_argument("--json", action="store_true", help="print it as JSON")
     graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)
@@ -108,7 +110,9 @@ def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
 
 
 def _add_streams(commands: _Commands, project: argparse.ArgumentParser) -> None:
-    stream = _add(commands, "stream", "stream:stream", "process the events of streams until Ctrl-C", project)
+    stream = _add(
+        commands, "stream", "stream:stream", "bring events into tables and online features until Ctrl-C", project
+    )
     stream.add_argument("names", nargs="*", metavar="STREAM", help="only these (default: all)")
     stream.add_argument("--once", action="store_true", help="process what is in the log now, and stop")
     stream.add_argument("--json", action="store_true", help="with --once: print the counts as JSON")
@@ -144,7 +148,9 @@ def _add_quarantine(commands: _Commands, project: argparse.ArgumentParser) -> No
 
 
 def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None:
-    features = _add(commands, "features", "features:listing", "list, show and compare feature definitions", project)
+    features = _add(
+        commands, "features", "features:listing", "list, show, compare and backfill feature groups", project
+    )
     features.set_defaults(json=False)
     actions = features.add_subparsers(title="actions", metavar="ACTION")
     listing = _add(actions, "list", "features:listing", "list the groups with their newest versions", project)

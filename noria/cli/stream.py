@@ -44,8 +44,9 @@ def stream(options: Namespace) -> int:
     """Process streams until Ctrl-C, or what is in the log now."""
     system = load_system(options.project)
     streams = _streams(system)
-    chosen = [_named(streams, name) for name in options.names or streams]
     groups = [part for part in system.components if isinstance(part, FeatureGroup)]
+    _refuse_groups(groups, options.names)
+    chosen = [_named(streams, name) for name in options.names or streams]
     if not chosen:
         _named(streams, "")
     settings = Settings.load(options.project)
@@ -246,6 +247,16 @@ def _print_new(log: EventLog, topic: str, places: dict[int, int]) -> int:
 
 def _streams(system: System) -> dict[str, Stream]:
     return {part.name: part for part in system.components if isinstance(part, Stream)}
+
+
+def _refuse_groups(groups: list[FeatureGroup], names: list[str]) -> None:
+    for group in groups:
+        if group.name in names:
+            source = group.source.name
+            is_stream = isinstance(group.source, Stream)
+            what = f"is kept up with its stream {source!r}" if is_stream else f"reads {source!r}, which is no stream"
+            how = f"noria stream {source}" if is_stream else f"noria run {group.name} computes it"
+            raise ConfigError(f"{group.name!r} is a feature group: it {what}", hint=how, field="stream")
 
 
 def _named(streams: dict[str, Stream], name: str) -> Stream:

@@ -14,11 +14,12 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from noria.core import ConfigError, NoProgress, Progress, exclusive, fingerprint, task
+from noria.core import ConfigError, NoProgress, Progress, check_name, exclusive, fingerprint, task
 from noria.features import partitions
 from noria.features.asked import Instants, Labels, Work
 from noria.features.catalog import Catalog
 from noria.features.events import Events, events_of
+from noria.features.given import check_versions
 from noria.features.group import FeatureGroup
 from noria.features.ids import ids_of
 from noria.features.partitions import hash_ids, partitioned, partitions_for, size
@@ -93,6 +94,7 @@ def backfill(
         ConfigError: the table is something else, or the rows don't fit the group.
         NotFoundError: a table isn't there, or not in that version.
     """
+    check_name(out, "table")  # it becomes a folder's
     asked.check(group, workspace)
     Catalog(workspace.records, workspace.clock).register(group)
     lock = workspace.settings.state_dir / f"backfill-{out}.lock"
@@ -168,9 +170,7 @@ class _Run:
     def _now(self) -> dict[str, int]:
         """The versions to read: those that are given, else the newest."""
         from_tables = dict.fromkeys((self._group.source.name, *self._asked.tables))
-        for name in self._versions:
-            if name not in from_tables:
-                raise ConfigError(f"a version of {name!r} is given, and it isn't read", field=name)
+        check_versions(self._versions, list(from_tables))
         newest = {name: self._workspace.table(name).version() for name in from_tables}
         return {name: version for name, version in {**newest, **self._versions}.items() if version is not None}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noria.core import Clock, ConflictError, NotFoundError, allowed
+from noria.core import Clock, ConfigError, ConflictError, DataError, IntegrityError, NotFoundError, allowed
 from noria.features.definitions import Feature
 from noria.features.entity import Entity, plain
 from noria.features.group import FeatureGroup
@@ -194,19 +194,31 @@ def group_of(name: str, state: Mapping[str, Any]) -> FeatureGroup:
     """A group from a version's state.
 
     Raises:
-        DataError: an expression was saved by another version of Polars.
+        DataError: an expression was saved by another version of Polars, or the definition by another one of noria.
     """
-    source = state["source"]
-    return FeatureGroup(
-        name,
-        Entity(keys=state["entity"], **state["named"]) if "named" in state else state["entity"],
-        Source(source["name"], f"{source['name']}.parquet", source["schema"], time=source["time"]),
-        {name: Feature.from_state(feature) for name, feature in state["features"].items()},
-        state["ttl"],
-        state["description"],
-        state["owner"],
-        tuple(state["tags"]),
-    )
+    try:
+        source = state["source"]
+        return FeatureGroup(
+            name,
+            Entity(keys=state["entity"], **state["named"]) if "named" in state else state["entity"],
+            Source(source["name"], f"{source['name']}.parquet", source["schema"], time=source["time"]),
+            {name: Feature.from_state(feature) for name, feature in state["features"].items()},
+            state["ttl"],
+            state["description"],
+            state["owner"],
+            tuple(state["tags"]),
+        )
+    except (LookupError, TypeError, ValueError, ConfigError) as error:
+        raise DataError(
+            f"the stored definition of feature group {name!r} isn't one of this version of noria: {_said(error)}",
+            hint="compute it with the version that wrote it; define the group in system.py to have it anew",
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return error.message
+    return f"{error} is missing" if isinstance(error, LookupError) else str(error)
 
 
 def _shown(value: Any) -> str:
@@ -252,5 +264,11 @@ def _data(version: GroupVersion) -> dict[str, Any]:
 
 def _version(record: Record) -> GroupVersion:
     data = record.data
-    spec = OnlineSpec.from_dict(data["online"])
-    return GroupVersion(data["name"], data["version"], data["at"], data["definition"], spec, data["state"])
+    try:
+        spec = OnlineSpec.from_dict(data["online"])
+        return GroupVersion(data["name"], data["version"], data["at"], data["definition"], spec, data["state"])
+    except LookupError as error:
+        raise IntegrityError(
+            f"what is stored of feature group version {record.key!r} has no {error}",
+            hint="another version of noria wrote it: read it with that one, or a newer one",
+        ) from error

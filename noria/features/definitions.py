@@ -61,6 +61,15 @@ class Feature:
         for text in (self.window, self.half_life):
             if text is not None:
                 duration(text)
+        if self.column is not None and not isinstance(self.column, str):
+            raise ConfigError(f"{self.kind}({self.column}) reads no column", hint="name it: a text, not an expression")
+        for what, given in (("where=", self.where), ("", self.expression)):
+            if given is not None and not hasattr(given, "meta"):
+                raise ConfigError(
+                    f"{self.kind}({what}{given!r}): that is no expression", hint='such as nr.col("price") > 0'
+                )
+        if self.kind == "derived" and self.expression is None:
+            raise ConfigError("derived(None) computes nothing", hint='nr.derived(nr.col("spent") / nr.col("orders"))')
         if self.is_list and (type(self.n) is not int or self.n < 1):
             word = "k" if self.kind == "top_k" else "n"
             raise ConfigError(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from noria.core import ConfigError, DataError, StorageError, allowed
+from noria.core import ConfigError, DataError, NotFoundError, StorageError, allowed
+from noria.features.given import check_versions
 from noria.features.group import FeatureGroup
 from noria.features.ids import check_uuids
 from noria.features.timeline import Timeline
@@ -99,13 +100,9 @@ def events_of(
     """
     versions = versions or {}
     names = [group.source.name for group in groups]
-    for name in versions:
-        if name not in names:
-            raise ConfigError(
-                f"a version of {name!r} is given, and no group reads it", hint=allowed(set(names), name), field=name
-            )
+    check_versions(versions, names)
     scans = {
-        name: workspace.table(name).scan(versions.get(name))
+        name: _scan(workspace, name, versions.get(name))
         for name in dict.fromkeys(names)
         if given is None or name not in given
     }
@@ -119,6 +116,15 @@ def events_of(
             rows = check_uuids(frame.select(_columns(sharing, frame.schema)), sharing[0].source.schema).lazy()
         made[key] = Events(sharing[0].source, key[1], rows)
     return [made[_key(group)] for group in groups]
+
+
+def _scan(workspace: Workspace, name: str, version: int | None) -> pl.LazyFrame:
+    try:
+        return workspace.table(name).scan(version)
+    except NotFoundError as error:
+        if version is None:
+            error.hint += f"; training sets and `materialize` take a frame, too: events={{{name!r}: …}}"
+        raise
 
 
 def timelines(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Settings, allowed, check_name, duration, fingerprint
-from noria.features.definitions import Feature
+from noria.features.definitions import KINDS, Feature
 from noria.features.entity import KEY_TYPES, Entity, check_keys, columns_of, plain
 from noria.features.online import OnlineSpec
 from noria.pipelines import Source, Stream
@@ -49,6 +49,7 @@ class FeatureGroup:
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature group")
+        self._check_kinds()
         if not self.features:
             raise ConfigError(f"feature group {self.name!r} has no features", hint='features={"clicks": nr.count()}')
         if self.ttl is not None:
@@ -66,6 +67,26 @@ class FeatureGroup:
             self._check(name, feature)
         self._check_derived()
 
+    def _check_kinds(self) -> None:
+        """What Python would else tell of, far from here and in other words."""
+
+        def wrong(what: str, got: Any, hint: str) -> ConfigError:
+            shown = repr(got) if isinstance(got, (str, int, type(None))) else f"of type {type(got).__name__}"
+            return ConfigError(f"feature group {self.name!r}: {what} is {shown}", hint=hint)
+
+        if not isinstance(self.source, (Source, Stream)):
+            raise wrong("source=", self.source, "give the nr.Source or nr.Stream itself")
+        if not isinstance(self.entity, (str, Entity, Sequence)):
+            raise wrong("entity=", self.entity, 'entity="user", ("origin", "dest"), or an nr.Entity')
+        if not isinstance(self.features, Mapping):
+            raise wrong("features=", self.features, 'features={"clicks": nr.count()}')
+        if isinstance(self.tags, str):
+            raise wrong("tags=", self.tags, f"give a list: tags=[{self.tags!r}]")
+        for name, feature in self.features.items():
+            if not isinstance(feature, Feature):
+                hint = "nr.derived(…) computes from other features" if hasattr(feature, "meta") else ""
+                raise wrong(f"feature {name!r}", feature, f"nr.{', nr.'.join(KINDS)}; {hint}".removesuffix("; "))
+
     def _check(self, name: str, feature: Feature) -> None:
         check_name(name, "feature")
         if feature.column is not None:
@@ -80,7 +101,8 @@ class FeatureGroup:
         if self.source.time is None and (feature.kind not in ("latest", "derived") or self.ttl is not None):
             raise ConfigError(
                 f"feature {self.name}.{name}: source {self.source.name!r} has no event time",
-                hint="give its schema one nr.Timestamp column, or use only nr.latest(…) without a ttl",
+                hint="give its schema one nr.Timestamp column, or name one of several: nr.Source(…, time=…); "
+                "or use only nr.latest(…) without a ttl",
             )
 
     def _check_where(self, name: str, where: pl.Expr) -> None:

@@ -72,9 +72,9 @@ class OnDemand:
                     field=name,
                 )
             verify(tree(expression), f"feature {self.name}.{name}")
+        self._check_inputs({name for e in self.features.values() for name in e.meta.root_names() if "." not in name})
         if not self.dependencies:
             self.bind({})
-        self._check_inputs({name for e in self.features.values() for name in e.meta.root_names() if "." not in name})
 
     def _check_inputs(self, used: set[str]) -> None:
         for name in sorted(used - set(self.inputs)):

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from numbers import Integral
 from typing import Any, cast
 
 import msgspec
@@ -115,8 +116,21 @@ class OnlineSpec:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> OnlineSpec:
-        """The reverse of `to_dict`."""
-        return msgspec.convert(data, OnlineSpec)
+        """The reverse of `to_dict`.
+
+        Raises:
+            IntegrityError: it isn't what this version of noria writes.
+        """
+        strange = [name for name in data if name not in OnlineSpec.__dataclass_fields__]
+        try:
+            if strange:
+                raise msgspec.ValidationError(f"Object contains unknown field `{strange[0]}`")
+            return msgspec.convert(data, OnlineSpec)
+        except msgspec.ValidationError as error:
+            raise IntegrityError(
+                f"what is stored of feature group {data.get('group')!r} can't be read: {error}",
+                hint="another version of noria wrote it: read it with that one, or a newer one",
+            ) from error
 
 
 class OnlineFeatures(msgspec.Struct, frozen=True):
@@ -146,7 +160,7 @@ def _key(group: str, name: str, kind: str, value: Any) -> bytes:
     elif kind == "uuid":
         if (made := uuid_bytes(value)) is not None:
             return made
-    elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+    elif isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63:
         return _whole_number(value)
     raise ConfigError(f"{group}: {value!r} can't be a {name}", hint=f"its type is {kind}", field=name)
 
@@ -176,21 +190,41 @@ class _Layout:
         self.missing = pack(None, (*spec.empty, *((None, b"") if spec.moving else ()), *fades))
         self._moving = [[(place, spec.types[place]) for place in places] for places in spec.moving]
 
-    def decode(self, values: Sequence[bytes]) -> list[list[Any]]:
-        """For each value the event's time, then the features."""
+    def read(self, values: Sequence[bytes], at: int) -> tuple[list[int | None], dict[str, list[Any]]]:
+        """The events' times, and the features by their full names.
+
+        Raises:
+            IntegrityError: a value isn't what this layout has.
+        """
         try:
-            rows = list(map(_decode, values))
-        except msgspec.DecodeError as error:
+            return self._columns(self._rows(values, at))
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
             raise IntegrityError(
                 f"a value of feature group {self.spec.group!r} in the online store is damaged: {error}",
                 hint="run the group again: its values are built from the tables",
             ) from error
+
+    def _columns(self, rows: list[list[Any]]) -> tuple[list[int | None], dict[str, list[Any]]]:
+        if len(rows) == 1:  # the server's usual question
+            ((first, *row),) = rows
+            return [first], {name: [value] for name, value in zip(self.names, row, strict=True)}
+        if not rows:
+            return [], {name: [] for name in self.names}
+        times, *rest = map(list, zip(*rows, strict=True))
+        return times, dict(zip(self.names, rest, strict=True))
+
+    def _rows(self, values: Sequence[bytes], at: int) -> list[list[Any]]:
+        """For each value the event's time, then the features as of an instant."""
+        rows = list(map(_decode, values))
         for i in self.dates:
             for row in rows:
                 row[i + 1] = _date(row[i + 1])
+        if self.depends_on_time:
+            for row in rows:
+                self._move(row, at)
         return rows
 
-    def move(self, row: list[Any], at: int) -> None:
+    def _move(self, row: list[Any], at: int) -> None:
         """Bring an entity's values forward to an instant, and leave nothing but them in the row."""
         if self._moving:
             changes, later = row[self.width : self.width + 2]
@@ -266,21 +300,9 @@ class OnlineReader:
         if instant is not None and as_of is not None and as_of > instant:
             instant = as_of
         found = [value is not None for value in values]
-        rows = layout.decode([layout.missing if value is None else value[1] for value in values])
-        if layout.depends_on_time:
-            for row in rows:
-                layout.move(row, instant or 0)
-        times: list[int | None]
-        if len(rows) == 1:  # the server's usual question
-            ((first, *row),) = rows
-            times, columns = [first], {name: [value] for name, value in zip(layout.names, row, strict=True)}
-        elif rows:
-            times, *rest = map(list, zip(*rows, strict=True))
-            columns = dict(zip(layout.names, rest, strict=True))
-        else:
-            times, columns = [], {name: [] for name in layout.names}
+        times, columns = layout.read([layout.missing if value is None else value[1] for value in values], instant or 0)
         if spec.ttl is None:
-            expired = [False] * len(rows)
+            expired = [False] * len(found)
         else:
             oldest = self._clock.now() - spec.ttl
             expired = [time is not None and time < oldest for time in times]

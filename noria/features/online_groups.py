@@ -29,8 +29,15 @@ class OnlineGroups:
     as_of: dict[str, int | None]
 
 
-def read_groups(reader: OnlineReader, entity_ids: Sequence[Any] | Mapping[str, Sequence[Any]]) -> OnlineGroups:
+def read_groups(
+    reader: OnlineReader, entity_ids: Sequence[Any] | Mapping[str, Sequence[Any]], *, as_of: int | None = None
+) -> OnlineGroups:
     """All groups of a reader, for one list of ids that they share, or for columns of ids by the names of the keys.
+
+    Args:
+        reader: of the groups.
+        entity_ids: what is asked for.
+        as_of: a later instant, microseconds, to which windows move on.
 
     Raises:
         ConfigError: the ids aren't those of every group, or an id is of the wrong type.
@@ -39,7 +46,7 @@ def read_groups(reader: OnlineReader, entity_ids: Sequence[Any] | Mapping[str, S
         _check_shared(reader.specs)
     made = OnlineGroups({}, {}, {}, {}, {})
     for spec in reader.specs:
-        read = reader.read(spec.group, ids_of_spec(spec, entity_ids))
+        read = reader.read(spec.group, ids_of_spec(spec, entity_ids), as_of=as_of)
         made.columns.update(read.columns)
         made.found[spec.group] = read.found
         made.expired[spec.group] = read.expired
@@ -52,10 +59,12 @@ def ids_of_spec(spec: OnlineSpec, entity_ids: Sequence[Any] | Mapping[str, Seque
     """A group's ids; of columns those of its keys, several as tuples.
 
     Raises:
-        ConfigError: a column is missing, or they are of different lengths.
+        ConfigError: a column is missing, or no list, or they are of different lengths.
     """
     if not isinstance(entity_ids, Mapping):
-        return entity_ids
+        return _listed(entity_ids, spec.keys, "the entities' ids")
+    for name, column in entity_ids.items():
+        _listed(column, (name,), f"the ids of {name!r}")
     lengths = {name: len(column) for name, column in entity_ids.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
@@ -69,6 +78,15 @@ def ids_of_spec(spec: OnlineSpec, entity_ids: Sequence[Any] | Mapping[str, Seque
             )
     columns = [entity_ids[key] for key in spec.keys]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def _listed(ids: Any, keys: Sequence[str], what: str) -> Sequence[Any]:
+    # Text is a sequence as well, of letters, which may even be ids.
+    if isinstance(ids, (str, bytes, set, frozenset)) or not hasattr(ids, "__len__") or hasattr(ids, "columns"):
+        shown = type(ids).__name__ if hasattr(ids, "columns") else repr(ids)[:50]
+        one, several = "[7, 8]", f"{{{', '.join(f'{key!r}: […]' for key in keys)}}}"
+        raise ConfigError(f"{what} are {shown}", hint=f"give a list, as in {one}, or lists by the keys: {several}")
+    return ids  # type: ignore[no-any-return]
 
 
 def check_different(specs: Sequence[OnlineSpec]) -> None:

@@ -14,6 +14,7 @@ from noria.features.asked import Instants, Labels
 from noria.features.backfill import Backfilled, backfill
 from noria.features.catalog import Catalog
 from noria.features.feed import feeds
+from noria.features.given import check_events, check_frame, check_group, check_groups, instant
 from noria.features.group import FeatureGroup
 from noria.features.joins import Joins
 from noria.features.labels import check_labels as _check_labels
@@ -27,11 +28,6 @@ from noria.storage import Workspace
 
 AnyGroup: TypeAlias = FeatureGroup | OnlineSpec | str
 Ids: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]]
-
-_BATCH = 10_000
-"""Entities written to the online store in one transaction."""
-_NEVER = -1
-"""As of just after this when there are no events at all: 1970."""
 
 
 class FeatureStore:
@@ -66,7 +62,10 @@ class FeatureStore:
             DataError: a label or an event has no time.
             NotFoundError: a table has no such version.
         """
+        check_frame(labels, "labels")
+        check_groups(groups)
         groups, on_demand = apart(groups)
+        check_events(events, groups)
         computed = bound(on_demand, groups)
         joins = Joins(groups, labels, _instants(labels, time), self._workspace, events, versions)
         for number, group in enumerate(groups):
@@ -104,12 +103,19 @@ class FeatureStore:
             ConfigError: neither or both of labels and instants, `out` is something else, or the rows don't fit.
             NotFoundError: a table isn't there, or not in that version.
         """
+        check_group(group)
+        if labels is not None and not isinstance(labels, str):
+            check_frame(labels, "labels")
         if (labels is None) == (instants is None) or (labels is None) != (time is None):
             raise ConfigError(
                 "a backfill needs labels and their time, or instants",
                 hint='labels="orders", time="at", or instants=[…] (microseconds)',
             )
-        asked = Labels(labels, str(time)) if labels is not None else Instants(tuple(instants or ()))
+        asked = (
+            Labels(labels, str(time))
+            if labels is not None
+            else Instants(tuple(instant(at, "instants") for at in instants or ()))
+        )
         return backfill(self._workspace, group, out, asked, versions=versions, progress=progress)
 
     @property
@@ -126,6 +132,7 @@ class FeatureStore:
         Raises:
             ConflictError: another process has registered another definition at this very moment.
         """
+        check_group(group)
         return self.catalog.register(group).spec
 
     def materialize(
@@ -158,6 +165,9 @@ class FeatureStore:
             DataError: an event has no time.
         """
         self.register(group)
+        if as_of is not None:
+            as_of = instant(as_of, "as_of")
+        check_events(None if events is None else {group.source.name: events}, [group])
         return self._materializer.materialize(group, as_of=as_of, events=events, run_id=run_id, full=full)
 
     def catch_up(
@@ -191,33 +201,45 @@ class FeatureStore:
         return Materializer(self._workspace)
 
     @overload
-    def get_online(self, group: AnyGroup, entity_ids: Ids) -> OnlineFeatures: ...  # type: ignore[overload-overlap]
+    def get_online(  # type: ignore[overload-overlap]
+        self, group: AnyGroup, entity_ids: Ids, *, as_of: int | None = None
+    ) -> OnlineFeatures: ...
 
     @overload
-    def get_online(self, group: Sequence[AnyGroup], entity_ids: Ids) -> OnlineGroups: ...
+    def get_online(self, group: Sequence[AnyGroup], entity_ids: Ids, *, as_of: int | None = None) -> OnlineGroups: ...
 
-    def get_online(self, group: AnyGroup | Sequence[AnyGroup], entity_ids: Ids) -> OnlineFeatures | OnlineGroups:
-        """The newest materialized values of a group, or of several, for some entities.
+    def get_online(
+        self, group: AnyGroup | Sequence[AnyGroup], entity_ids: Ids, *, as_of: int | None = None
+    ) -> OnlineFeatures | OnlineGroups:
+        """The newest values of a group, or of several, for some entities: as of the newest event of the group's source.
 
         Args:
             group: a group, its spec, or the name (`name@version`) of a registered one; or several of them.
             entity_ids: in any order, as often as you like; or columns of them by the names of the keys, of one length,
                 as groups with different keys need them: `{"user": [7, 8], "item": [3, 3]}`.
+            as_of: a later instant, microseconds, such as now: windows move on to it. There is none before the newest
+                event: what was known earlier is what training sets tell.
 
         Raises:
             NotFoundError: no group of that name is registered.
             ConfigError: an id of the wrong type, or ids that aren't those of every group.
         """
+        if as_of is not None:
+            as_of = instant(as_of, "as_of")
         if isinstance(group, (FeatureGroup, OnlineSpec, str)):
             spec = self._spec(group)
-            return self._reader([spec]).read(spec.group, ids_of_spec(spec, entity_ids))
+            return self._reader([spec]).read(spec.group, ids_of_spec(spec, entity_ids), as_of=as_of)
+        if not isinstance(group, Sequence):
+            check_group(group)
         specs = [self._spec(one) for one in group]
         check_different(specs)
-        return read_groups(self._reader(specs), entity_ids)
+        return read_groups(self._reader(specs), entity_ids, as_of=as_of)
 
     def _spec(self, group: AnyGroup) -> OnlineSpec:
         if isinstance(group, FeatureGroup):
             return group.online_spec()
+        if not isinstance(group, (str, OnlineSpec)):
+            check_group(group)
         return self.catalog.get(group).spec if isinstance(group, str) else group
 
     def _reader(self, specs: Sequence[OnlineSpec]) -> OnlineReader:

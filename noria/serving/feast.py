@@ -137,6 +137,8 @@ def _answer(shown: Mapping[str, str], entities: Mapping[str, Any], plan: Plan, f
         ]
         absent = [place for place, status in enumerate(read.statuses) if status != "present"]
         for name, values in read.columns.items():
+            if absent:  # in a copy: the prediction log keeps what was read
+                values = values.copy()
             for place in absent:
                 values[place] = None
             columns[name] = _result(values, statuses, times)

@@ -144,7 +144,7 @@ def _check_lengths(entities: Mapping[str, Any]) -> None:
     first, rows = "", -1
     for name, column in entities.items():
         if type(column) is not list:
-            raise _wrong(name, f"is no list of ids but {_shown(column)}", 'give one: {"user_id": [1, 2]}')
+            raise _wrong(name, f"is no list of ids but {_shown(column)}", f'give one: {{"{name}": […]}}')
         if rows < 0:
             first, rows = name, len(column)
         elif len(column) != rows:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError
+from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError, allowed
 from noria.serving.batches import Batches
 from noria.serving.events import EventDoor, describe
 from noria.serving.feast import describe_feast, feast_routes
@@ -271,7 +271,8 @@ class ModelServer:
         }.get(path)
         if page is None:
             shown = path.decode("utf-8", "replace")
-            raise NotFoundError(f"there is nothing at {shown}", hint="see /openapi.json")
+            paths = [known.decode() for known in (*self._operations, *self._doors)]
+            raise NotFoundError(f"there is nothing at {shown}", hint=f"{allowed(paths, shown)}; see /openapi.json")
         if exchange.method not in _GET:
             raise MethodNotAllowedError(exchange.method, "GET, HEAD")
         exchange.respond(*page(exchange))

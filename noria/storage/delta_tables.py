@@ -336,7 +336,7 @@ class DeltaLakeTable:
         except (DeltaError, OSError) as error:
             raise NotFoundError(
                 f"table {self.name!r} has no version {version}: {error}",
-                hint="was it vacuumed, or was the table made anew?",
+                hint=f"the newest is {self.version()}; was it vacuumed, or was the table made anew?",
             ) from error
 
     def _error(self, error: Exception) -> StorageError:

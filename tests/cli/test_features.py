@@ -115,6 +115,8 @@ def test_a_backfill_fills_a_table(project: Path, capsys: pytest.CaptureFixture[s
         (["habits", "--every", "1d", "--from", "2024-01-03", "--until", "2024-01-02"], "are 0 instants"),
         (["habits", "--every", "1s", "--from", "2024-01-01", "--until", "2025-01-02"], "there must be 1 to 100,000"),
         (["habits", "--labels", "buys", "--out", "buys"], "'buys' is a component of the system"),
+        (["habits", "--labels", "buys", "--every", "1d"], "leave one out: --labels, or --every"),
+        (["habits", "--labels", "buys", "--out", "../past"], "'../past' can't be the name of a table"),
     ],
 )
 def test_what_a_backfill_can_not_do_is_told(

@@ -76,6 +76,18 @@ def test_mistakes_are_explained(project: Path) -> None:
     assert "can't be read" in noria(project, "events", "send", "clicks", "none.jsonl", rc=1).stderr
 
 
+def test_a_group_that_is_taken_for_a_stream_is_explained(project: Path) -> None:
+    groups = """
+surf = nr.FeatureGroup("surf", "user", clicks, {"n": nr.count()})
+old = nr.FeatureGroup("old", "user", past, {"n": nr.count()})
+system = nr.System("web", [past, clicks, surf, old])
+"""
+    (project / "system.py").write_text(SYSTEM + groups)
+    assert "hint: noria stream clicks" in noria(project, "stream", "surf", rc=1).stderr
+    wrong = noria(project, "stream", "old", "--once", rc=1)
+    assert "it reads 'past', which is no stream\n  hint: noria run old computes it" in wrong.stderr
+
+
 def test_each_line_is_an_event_by_itself_and_keeps_its_number(project: Path) -> None:
     good = events((1, 1, 1))
     # Joined by a comma, the halves would be one event that swallows what is between them.

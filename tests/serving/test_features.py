@@ -109,6 +109,12 @@ def test_a_mistake_is_named_with_what_is_allowed(client: httpx.Client, body: Any
     assert answer.json()["instance"] == "/features"
 
 
+def test_an_unknown_field_or_path_is_told_with_those_that_there_are(client: httpx.Client) -> None:
+    wrong = client.post("/features", json={"groups": ["taste"], "entitites": {"user_id": [1]}}).json()
+    assert (wrong["field"], wrong["hint"].partition("?")[0]) == ("entitites", "did you mean 'entities'")
+    assert "did you mean '/features'?" in client.post("/feature", json={}).json()["hint"]
+
+
 def test_what_is_no_request_for_features_is_refused(client: httpx.Client) -> None:
     assert client.post("/features", content=b"{").status_code == 400
     assert client.post("/features", content=b"").status_code == 400

@@ -145,6 +145,21 @@ def test_reads_over_http_are_recorded_with_their_own_part_of_a_turn(tmp_path: Pa
     assert (recent.found, recent.expired) == ([True, False], [True, False])
 
 
+def test_what_feast_calls_missing_is_recorded_as_it_was_read(tmp_path: Path) -> None:
+    with Workspace.open(Settings(tmp_path)) as workspace:
+        materialize(workspace, TASTE)
+        log = log_in(tmp_path / "log")
+        metrics = MetricsCollector()
+        door = FeatureDoor(workspace, metrics, predictions=log)
+        with ModelServer([], metrics=metrics, features=door).running() as url:
+            body = {"features": ["taste:ratings"], "entities": {"user_id": [1, 9]}}
+            answer = httpx.post(f"{url}/get-online-features", json=body).json()
+            assert answer["results"][1]["values"] == [2, None]
+        log.close()
+    (found,) = PredictionReader(tmp_path / "log")
+    assert found.groups[0].values == {"taste.ratings": [2, 0]}
+
+
 def test_of_a_large_read_the_first_rows_are_kept() -> None:
     spec, count = TASTE.online_spec(), 10 * MAX_ROWS
     found = OnlineFeatures({"taste.ratings": [1] * count}, [True] * count, [False] * count, [0] * count, 1)
