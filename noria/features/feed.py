@@ -25,7 +25,7 @@ from noria.features import statistics
 from noria.features.catalog import Catalog
 from noria.features.continued import Continued, Total, column_types, keep_from, totalled
 from noria.features.derivation import schema_of
-from noria.features.events import check_columns, columns_of, timelines
+from noria.features.events import check_columns, columns_computed, columns_of, timelines
 from noria.features.group import FeatureGroup
 from noria.features.histories import Histories, pack, unpack
 from noria.features.online import CLOCK
@@ -57,7 +57,7 @@ class Feed:
         self._workspace = workspace
         self._spec = group.online_spec()
         source = group.source
-        self._columns = [name for name in columns_of(group) if name not in group.keys]
+        self._columns = columns_computed(group)
         self._schema = {name: polars_type(source.schema[name]) for name in self._columns}
         self._totals = [name for name, feature in group.features.items() if totalled(feature)]
         self._longest = max((w for windows, _ in group.segments() for w in windows), default=0)

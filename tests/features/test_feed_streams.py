@@ -87,6 +87,26 @@ def test_what_is_in_the_log_is_online(workspace: Workspace) -> None:
     assert found.found == [True, False]
 
 
+def test_features_may_look_at_the_entity_itself(workspace: Workspace) -> None:
+    features = {
+        "n": nr.count(where=nr.col("shop") == "a"),
+        "n_1h": nr.count(window="1h", where=nr.col("user") > 7),
+        "me": nr.latest("user"),
+    }
+    group = nr.FeatureGroup("g", entity=("user", "shop"), source=VISITS, features=features)
+    ids = [(user, shop) for user in USERS for shop in "abcd"]
+    for seed in (1, 2):
+        send(workspace, seed)
+        process(workspace, group)
+    store = nr.FeatureStore(workspace)
+    online = store.get_online(group, ids)
+    labels = pl.DataFrame(ids, {"user": pl.Int64, "shop": pl.String}, orient="row").with_columns(
+        pl.lit(online.as_of).cast(pl.Datetime("us", "UTC")).alias("when")
+    )
+    offline = store.training_set(labels, [group], time="when")
+    assert {name: offline[name].to_list() for name in online.columns} == online.columns
+
+
 def test_a_group_that_comes_later_begins_with_what_the_table_has(workspace: Workspace) -> None:
     send(workspace, 1)
     process(workspace)
