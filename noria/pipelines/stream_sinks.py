@@ -170,13 +170,13 @@ class OnlineSink:
         self._seen: dict[int, int] = {}
 
     def begin(self, partition: int, committed: int) -> int:
-        name = self._name(partition)
+        name, since = self._name(partition), self._sink.since(self._stream, partition)  # it may move the mark
         self._marks[partition] = self._store.marks(name).get(name, -1)
         self._seen.pop(partition, None)
         if self._marks[partition] >= 0:
             return self._marks[partition]
-        self._since[partition] = self._sink.since(self._stream, partition)
-        return self._since[partition]
+        self._since[partition] = since
+        return since
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
         before = max(self._marks[good.partition], self._since.get(good.partition, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from real_servers import redis_server
 
 import noria as nr
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, ConflictError, Settings
 from noria.features.feed import Feed, feeds
 from noria.pipelines import StreamProcessor
+from noria.pipelines.stream_sinks import OnlineSink, StreamRows
 from noria.storage import Workspace
+from noria.storage.online import Mark
 
 SCHEMA: dict[str, Any] = {"user": "int64?", "shop": "str", "amount": "float64?", "at": nr.Timestamp("s")}
 VISITS = nr.Stream("visits", schema=SCHEMA, key="user", partitions=2)
@@ -129,6 +132,98 @@ def test_one_that_began_and_died_is_replaced(workspace: Workspace, monkeypatch: 
             Feed(HABITS, VISITS, workspace).prepare(VISITS)
     assert not Feed(HABITS, VISITS, workspace).has_begun()
     monkeypatch.setattr("noria.features.feed._PATIENCE", 0.2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_a_feed_whose_end_was_cut_short_counts_nothing_twice(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    name = f"feed/{HABITS.online_spec().place}"
+    workspace.online.write("x", [], [], [], mark=Mark(name, workspace.online.marks(name)[name], -1))  # killed after it
+    send(workspace, 2)
+    with StreamProcessor(VISITS, workspace) as processor:  # the table goes on alone
+        processor.run_to_end()
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_one_that_was_believed_dead_applies_nothing_to_what_began_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace)
+    feed = Feed(HABITS, VISITS, workspace)
+    sleeper = OnlineSink(feed, VISITS, workspace.online)
+    begun = [sleeper.begin(partition, 0) for partition in (0, 1)]
+    send(workspace, 2)
+    process(workspace, HABITS)
+    feed.end()
+    process(workspace, HABITS)
+    frame = workspace.table("visits").read()
+    for partition, offset in enumerate(begun):
+        offsets = np.arange(offset, offset + len(frame))
+        with pytest.raises(ConflictError):
+            sleeper.write(StreamRows(partition, frame, offsets, int(offsets[-1]) + 1), StreamRows.__new__(StreamRows))
+    agrees(workspace)
+
+
+def test_nobody_begins_before_the_end_is_through(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    feed, drop, began = Feed(HABITS, VISITS, workspace), type(workspace.online).drop, threading.Event()
+
+    def slow(store: Any, group: str, **options: Any) -> None:
+        if not began.is_set():
+            began.set()
+            time.sleep(0.5)
+        drop(store, group, **options)
+
+    monkeypatch.setattr(type(workspace.online), "drop", slow)
+    ending = threading.Thread(target=feed.end)
+    ending.start()
+    began.wait()
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)
+    ending.join()
+    agrees(workspace)
+
+
+def test_one_that_reads_for_long_gives_signs_of_life(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(workspace, 1)
+    process(workspace)
+    monkeypatch.setattr("noria.features.feed._PATIENCE", 0.3)
+    monkeypatch.setattr("noria.features.claims._SIGN", 0.05)
+    read, times = Feed._table, list[int]()
+
+    def slow(self: Feed, stream: nr.Stream) -> Any:
+        times.append(1)
+        time.sleep(1.0)
+        return read(self, stream)
+
+    monkeypatch.setattr(Feed, "_table", slow)
+    both = [threading.Thread(target=Feed(HABITS, VISITS, workspace).prepare, args=[VISITS]) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(times) == 1
+    agrees(workspace)
+
+
+def test_what_left_the_log_without_a_row_is_not_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(workspace, 1)
+    process(workspace)
+    workspace.log.append("visits", [b"{}"] * 9, [b"1"] * 9)  # broken: the table's mark stays before them
+    process(workspace)
+    ends = workspace.log.bounds("visits")
+    monkeypatch.setattr(
+        type(workspace.log), "bounds", lambda self, topic: {p: (end, end) for p, (_, end) in ends.items()}
+    )
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)
+    monkeypatch.setattr(Feed, "_table", lambda *_: 1 / 0)
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)  # it doesn't begin again
+    monkeypatch.undo()
+    send(workspace, 2)
     process(workspace, HABITS)
     agrees(workspace)
 
