@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConflictError, NoriaError
+from noria.core import ConflictError, IntegrityError, NoriaError
 from noria.features import statistics
 from noria.features.catalog import Catalog
 from noria.features.claims import Claim
@@ -138,7 +139,7 @@ class Feed:
         record = self._workspace.records.get(FEEDS, spec.place)
         self._unmark()  # who is still applying events to what was there before is to find out
         offsets, line = claim.during(partial(self._table, stream))
-        as_of = (int(line.times.max()) if len(line.times) else -1) + 1
+        as_of = self._clock((int(line.times.max()) if len(line.times) else -1) + 1)
         clock = online.read(spec.place, [CLOCK])[0]
         if clock is not None and clock.time >= as_of:
             claim.during(partial(online.drop, spec.place))  # of events that are no more, or come again
@@ -147,10 +148,11 @@ class Feed:
         for part, ids in _parts(line, group.keys):
             names = spec.encode(ids.to_series().to_list() if ids.width == 1 else ids.rows())
             none: list[list[Any] | None] = [None] * len(names)
-            made, values, histories = claim.during(partial(self._computed, part, np.full(len(names), as_of), none))
+            times = np.maximum(as_of, part.times[part.starts[1:] - 1] + 1)
+            made, values, histories = claim.during(partial(self._computed, part, times, none))
             columns = [known.append(new) for known, new in zip(columns, made, strict=True)]
             keys = [*names, *(_HISTORY + name for name in names)]
-            claim.write(keys, [as_of] * len(keys), [*values, *histories])
+            claim.write(keys, times.tolist() * 2, [*values, *histories])
             self._allow_expiry(names)
         claim.during(partial(online.drop, spec.place, older_than=as_of))
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
@@ -223,19 +225,33 @@ class Feed:
         np.maximum.at(newest, numbers.to_numpy(), new[str(self._group.source.time)].dt.timestamp("us").to_numpy())
 
         def merge(old: list[OnlineValue | None]) -> tuple[Sequence[int], Sequence[bytes]]:
-            kept = unpack([None if value is None else value.value for value in old[: len(names)]], self._schema)
+            kept = self._kept(old[: len(names)])
             owners = pl.Series(_NUMBER, np.repeat(np.arange(len(names)), kept.lengths)).append(numbers.cast(pl.Int64))
             # What is kept came before: so those of one time stay in the order of their arrival.
             line = Timeline.of(kept.rows.vstack(new).with_columns(owners), [_NUMBER], self._group.source.time)
             as_of = np.maximum(kept.as_of, newest + 1)
             _, values, histories = self._computed(line, as_of, kept.totals)
-            clock = old[-1]
-            latest = max(int(as_of.max()), -(2**63) if clock is None else clock.time)
+            clock, latest = old[-1], self._clock(int(as_of.max()))
+            latest = latest if clock is None else max(latest, clock.time)
             return [*as_of.tolist(), *as_of.tolist(), latest], [*histories, *values, b""]
 
         store.update(self._spec.place, [*(_HISTORY + name for name in names), *names, CLOCK], merge, mark=mark)
         self._allow_expiry(names)
         return 0
+
+    def _clock(self, newest: int) -> int:
+        """The time of the stream for entities without new events: one event from the future moves it up to now only, or
+        all windows would be empty until then."""
+        return min(newest, self._workspace.clock.now())
+
+    def _kept(self, values: Sequence[OnlineValue | None]) -> Histories:
+        try:
+            return unpack([None if value is None else value.value for value in values], self._schema)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise IntegrityError(
+                f"what the online store keeps of events of feature group {self._group.name!r} is damaged: {error}",
+                hint=f"build it from the stream's table: noria run {self._group.name} --full",
+            ) from error
 
     def _allow_expiry(self, names: Sequence[bytes]) -> None:
         """Of values only: a history may be needed whenever its entity comes back."""

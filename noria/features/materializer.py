@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from noria.core import DataError
+from noria.core import ConfigError, DataError
 from noria.features import partitions, statistics
 from noria.features.catalog import Catalog
 from noria.features.derivation import schema_of
@@ -75,22 +75,29 @@ class Materializer:
         full: bool = False,
     ) -> Materialized:
         """See `FeatureStore.materialize`."""
-        name = group.source.name
-        if (
-            events is None
-            and isinstance(group.source, Stream)
-            and Feed(group, group.source, self._workspace).has_begun()
-        ):
+        name, source = group.source.name, group.source
+        if isinstance(source, Stream) and (feed := Feed(group, source, self._workspace)).has_begun():
+            if events is not None or as_of is not None:
+                raise ConfigError(
+                    f"feature group {group.name!r} is kept up by stream {name!r}: its values can't be made "
+                    + ("as of another instant" if events is None else "from a frame"),
+                    hint="training_set takes any frame and any instant; for other values online give the group "
+                    "another name",
+                    field="as_of" if events is None else "events",
+                )
+            if full:
+                feed.end()
+                feed.prepare(source)
             return self.described(group, run_id=run_id)
         version = None if events is not None else self._workspace.table(name).version()
         given = None if events is None else {name: events}
         versions = None if version is None else {name: version}
-        (source,) = events_of([group], self._workspace, given, versions)
+        (rows,) = events_of([group], self._workspace, given, versions)
         if version is not None and as_of is None and not full:
-            changed = self._changed(group, source, version)
+            changed = self._changed(group, rows, version)
             if changed is not None:
-                return self._update(group, source, *changed, version, run_id)
-        return self._replace(group, source, as_of, version, run_id)
+                return self._update(group, rows, *changed, version, run_id)
+        return self._replace(group, rows, as_of, version, run_id)
 
     # --- in full
 
@@ -220,7 +227,7 @@ class Materializer:
         (source,) = events_of([group], self._workspace, None, None if version is None else {name: version})
         made = _Written([pl.Series(name, [], dtype) for name, dtype in schema_of(group.types()).items()])
         with self._parts(group, source) as (parts, newest):
-            as_of = newest() + 1
+            as_of = min(newest() + 1, self._workspace.clock.now())
             for frame in parts():
                 line = source.timeline(frame)
                 calculator, numbers = Calculator(line), np.flatnonzero(np.diff(line.starts))

@@ -17,7 +17,7 @@ import pytest
 from real_servers import redis_server
 
 import noria as nr
-from noria.core import ConfigError, ConflictError, Settings
+from noria.core import ConfigError, ConflictError, IntegrityError, Settings
 from noria.features.feed import Feed, feeds
 from noria.pipelines import StreamProcessor
 from noria.pipelines.stream_sinks import OnlineSink, StreamRows
@@ -281,6 +281,53 @@ def test_materializing_disturbs_no_stream(workspace: Workspace) -> None:
     process(workspace, HABITS)
     assert len(workspace.table("visits").read()) == 4000
     agrees(workspace)
+
+
+def test_what_a_stream_keeps_up_is_not_made_from_anything_else(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    store, frame = nr.FeatureStore(workspace), workspace.table("visits").read().head(20)
+    with pytest.raises(
+        ConfigError, match="'habits' is kept up by stream 'visits': its values can't be made from a frame"
+    ):
+        store.materialize(HABITS, events=frame)
+    with pytest.raises(ConfigError, match="as of another instant"):
+        store.materialize(HABITS, as_of=5)
+    send(workspace, 2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_damaged_values_are_built_anew_when_all_is(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    place = HABITS.online_spec().place
+    keys = [b"\xfe" + key for key in HABITS.online_spec().encode(USERS)]
+    workspace.online.write(place, keys, [2**62] * len(keys), [b"\xc1"] * len(keys))
+    send(workspace, 2)
+    with pytest.raises(IntegrityError, match="events of feature group 'habits' is damaged") as failed:
+        process(workspace, HABITS)
+    assert failed.value.hint == "build it from the stream's table: noria run habits --full"
+    report = nr.System("shop", [VISITS, HABITS]).run(workspace, only="habits", full=True)
+    assert not report.failed, report.failed[0].error
+    agrees(workspace)
+
+
+def test_an_event_from_the_future_empties_no_window_but_its_own(workspace: Workspace) -> None:
+    now = workspace.clock.now() // 1_000_000
+    rows = [(1, now - 60), (1, now - 30), (2, now - 30), (3, 9_000_000_000), (3, now - 5)]
+    events = [json.dumps({"user": user, "shop": "a", "amount": 1, "at": at}).encode() for user, at in rows]
+    workspace.log.create("visits", 2)
+    workspace.log.append("visits", events)
+    process(workspace, HABITS)
+    found = nr.FeatureStore(workspace).get_online(HABITS, [1, 2])
+    assert found.columns["habits.n_1h"] == [2, 1]
+    assert nr.FeatureStore(workspace).get_online(HABITS, [3]).columns["habits.n"] == [2]
+    Feed(HABITS, VISITS, workspace).end()
+    process(workspace, HABITS)  # from the table it is the same
+    found = nr.FeatureStore(workspace).get_online(HABITS, [1, 2])
+    assert found.columns["habits.n_1h"] == [2, 1]
+    assert nr.FeatureStore(workspace).get_online(HABITS, [3]).columns["habits.n"] == [2]
 
 
 def test_a_definition_that_comes_back_begins_anew(workspace: Workspace) -> None:
