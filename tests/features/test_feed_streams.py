@@ -239,6 +239,31 @@ def test_a_store_that_was_lost_begins_anew(workspace: Workspace) -> None:
         agrees(again)
 
 
+def lose_table(workspace: Workspace) -> None:
+    for folder in workspace.settings.state_dir.glob("**/visits"):
+        if (folder / "_delta_log").exists():
+            shutil.rmtree(folder)
+
+
+def test_a_table_that_was_lost_is_made_from_the_log(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    lose_table(workspace)
+    process(workspace, HABITS)
+    assert len(workspace.table("visits").read()) == 500
+    agrees(workspace)
+    with StreamProcessor(VISITS, workspace, keeps=feeds(VISITS, workspace)) as processor:
+        send(workspace, 2)
+        processor.run_to_end()
+        lose_table(workspace)  # while it is at work
+        send(workspace, 3)
+        with pytest.raises(ConflictError):
+            processor.run_to_end()
+    process(workspace)
+    assert len(workspace.table("visits").read()) == 1500
+    agrees(workspace)
+
+
 def test_events_that_left_the_log_unapplied_come_from_the_table(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
