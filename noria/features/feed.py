@@ -91,7 +91,9 @@ class Feed:
                 since = time.monotonic()
             if now == -1 or time.monotonic() - since > _PATIENCE:
                 with contextlib.suppress(ConflictError):
-                    self._begin(stream, Claim(self._workspace.online, self._spec.place, self._claim_name, now))
+                    self._begin(
+                        stream, Claim(self._workspace.online, self._spec.place, _claim_name(self._spec.place), now)
+                    )
                     return
             seen = now
             time.sleep(0.1)
@@ -104,7 +106,7 @@ class Feed:
     def _is_behind(self, stream: Stream) -> bool:
         """Whether the log no longer has all events that weren't applied; the table has them."""
         record = self._workspace.records.get(FEEDS, self._spec.place)
-        log, prefix = self._workspace.log, self._marks
+        log, prefix = self._workspace.log, _marks(self._spec.place)
         if record is None or stream.topic_name not in log.topics():
             return False
         applied = {name: int(offset) for name, offset in record.data["offsets"].items()}
@@ -114,17 +116,7 @@ class Feed:
         return any(applied.get(str(partition), 0) < first for partition, (first, _) in bounds.items())
 
     def _claim(self) -> int:
-        name = self._claim_name
-        return self._workspace.online.marks(name).get(name, -1)
-
-    @property
-    def _claim_name(self) -> str:
-        return f"feed/{self._spec.place}"
-
-    @property
-    def _marks(self) -> str:
-        """What the names of the partitions' marks begin with."""
-        return f"stream/{self._spec.place}/"
+        return _claimed(self._workspace.online, self._spec.place)
 
     def _begin(self, stream: Stream, claim: Claim) -> None:
         try:
@@ -137,7 +129,7 @@ class Feed:
     def _bring_in(self, stream: Stream, claim: Claim) -> None:
         group, spec, online = self._group, self._spec, self._workspace.online
         record = self._workspace.records.get(FEEDS, spec.place)
-        self._unmark()  # who is still applying events to what was there before is to find out
+        _unmark(online, spec.place)  # who is still applying events to what was there before is to find out
         offsets, line = claim.during(partial(self._table, stream))
         as_of = self._clock((int(line.times.max()) if len(line.times) else -1) + 1)
         clock = online.read(spec.place, [CLOCK])[0]
@@ -157,7 +149,7 @@ class Feed:
         claim.during(partial(online.drop, spec.place, older_than=as_of))
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
         for partition, offset in offsets.items():
-            online.write(spec.place, [], [], [], mark=Mark(f"{self._marks}{partition}", -1, offset))
+            online.write(spec.place, [], [], [], mark=Mark(f"{_marks(spec.place)}{partition}", -1, offset))
         claim.write()
         begun = {"offsets": {str(p): offset for p, offset in offsets.items()}, "claim": claim.number}
         done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": None}
@@ -185,26 +177,8 @@ class Feed:
         return offsets, line
 
     def end(self) -> None:
-        """Forget the values, and how far the stream was applied: a feed of the group begins anew.
-
-        A processor that is at work finds its marks moved, and begins anew, too: when all is forgotten, for until then
-        the place is claimed.
-        """
-        online, place = self._workspace.online, self._spec.place
-        while True:
-            with contextlib.suppress(ConflictError):  # another began meanwhile: it may have lost what it wrote
-                claim = Claim(online, place, self._claim_name, self._claim())
-                self._unmark()
-                claim.during(partial(online.drop, place))
-                claim.release()
-                return
-
-    def _unmark(self) -> None:
-        online = self._workspace.online
-        for name in online.marks(self._marks):
-            while (now := online.marks(name).get(name, -1)) != -1:
-                with contextlib.suppress(ConflictError):  # it moves on
-                    online.write(self._spec.place, [], [], [], mark=Mark(name, now, -1))
+        """Forget the values, and how far the stream was applied: a feed of the group begins anew."""
+        end(self._workspace.online, self._spec.place)
 
     # --- batches of events
 
@@ -293,6 +267,42 @@ class Feed:
                 total = [column.fill_null(0) for column in total]
             made[name] = total
         return made
+
+
+def end(online: OnlineStore, place: str) -> None:
+    """Forget what a stream has kept up, and how far it was applied.
+
+    A processor that is at work finds its marks moved, and begins anew: when all is forgotten, for until then the place
+    is claimed.
+    """
+    while True:
+        with contextlib.suppress(ConflictError):  # another began meanwhile: it may have lost what it wrote
+            claim = Claim(online, place, _claim_name(place), _claimed(online, place))
+            _unmark(online, place)
+            claim.during(partial(online.drop, place))
+            claim.release()
+            return
+
+
+def _unmark(online: OnlineStore, place: str) -> None:
+    for name in online.marks(_marks(place)):
+        while (now := online.marks(name).get(name, -1)) != -1:
+            with contextlib.suppress(ConflictError):  # it moves on
+                online.write(place, [], [], [], mark=Mark(name, now, -1))
+
+
+def _claimed(online: OnlineStore, place: str) -> int:
+    name = _claim_name(place)
+    return online.marks(name).get(name, -1)
+
+
+def _claim_name(place: str) -> str:
+    return f"feed/{place}"
+
+
+def _marks(place: str) -> str:
+    """What the names of the partitions' marks begin with."""
+    return f"stream/{place}/"
 
 
 def feeds(stream: Stream, workspace: Workspace, groups: Sequence[FeatureGroup] = ()) -> list[Feed]:

@@ -19,7 +19,7 @@ from noria.features import partitions, statistics
 from noria.features.catalog import Catalog
 from noria.features.derivation import schema_of
 from noria.features.events import Events, events_of, readable
-from noria.features.feed import Feed
+from noria.features.feed import FEEDS, Feed, end
 from noria.features.group import FeatureGroup
 from noria.features.history import Note, noted
 from noria.features.online import CLOCK
@@ -288,6 +288,8 @@ class Materializer:
     def _forget(self, place: str) -> None:
         record = self._workspace.records.get(_DONE, place)
         if record is not None and not record.data.get("forgotten"):
+            if self._workspace.records.get(FEEDS, place) is not None:  # of a group that a stream kept up
+                end(self._workspace.online, place)
             self._workspace.online.drop(place)
             self._workspace.records.commit(Put(_DONE, place, {**record.data, "forgotten": True}))
 

@@ -368,6 +368,19 @@ def test_a_definition_that_comes_back_begins_anew(workspace: Workspace) -> None:
     agrees(workspace)
 
 
+def test_what_a_source_of_the_same_name_forgot_begins_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    files = nr.Source("visits", "visits.csv", schema=SCHEMA)
+    store, other = nr.FeatureStore(workspace), replace(HABITS, source=files, features={"n": nr.count(window="3h")})
+    store.materialize(other)
+    assert store.keep_up(other) == []
+    assert workspace.online.count(HABITS.online_spec().place) == 0
+    send(workspace, 2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
 def test_a_run_catches_up(workspace: Workspace) -> None:
     system = nr.System("shop", [VISITS, HABITS])
     send(workspace, 1)
