@@ -161,7 +161,12 @@ def check_ids(labels: pl.DataFrame, group: FeatureGroup) -> None:
 
 def columns_of(group: FeatureGroup) -> list[str]:
     """The columns of its source that a group reads."""
-    wanted = [*group.keys, *((group.source.time,) if group.source.time else ())]
+    return list(dict.fromkeys([*group.keys, *columns_computed(group)]))
+
+
+def columns_computed(group: FeatureGroup) -> list[str]:
+    """The event time, and what features are computed from, which may be a column of the entity, too."""
+    wanted = [group.source.time] if group.source.time else []
     for feature in group.features.values():
         wanted += [feature.column] if feature.column else []
         wanted += feature.where.meta.root_names() if feature.where is not None else []

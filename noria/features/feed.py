@@ -4,28 +4,30 @@ A batch of events is put behind the histories of its entities, and what comes ou
 histories and the mark of how far the stream has been applied change in one step, so each event counts once.
 
 A feed begins with what the stream's table has: its rows up to some version, and the offsets up to which that version
-has the events. Until that is done nobody applies events; and should a second process take it over from one that
-seemed dead, the marks under which the first goes on writing are no longer what they were, and it writes nothing.
+has the events. Until that is done nobody applies events, since no partition has its mark; and should a second process
+take it over from one that seemed dead, the first one's claim is no longer what it was, and it writes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import ConflictError
+from noria.core import ConflictError, IntegrityError, NoriaError
 from noria.features import statistics
 from noria.features.catalog import Catalog
+from noria.features.claims import Claim
 from noria.features.continued import Continued, Total, column_types, keep_from, totalled
 from noria.features.derivation import schema_of
-from noria.features.events import check_columns, columns_of, timelines
+from noria.features.events import check_columns, columns_computed, columns_of, timelines
 from noria.features.group import FeatureGroup
 from noria.features.histories import Histories, pack, unpack
 from noria.features.online import CLOCK
@@ -57,7 +59,7 @@ class Feed:
         self._workspace = workspace
         self._spec = group.online_spec()
         source = group.source
-        self._columns = [name for name in columns_of(group) if name not in group.keys]
+        self._columns = columns_computed(group)
         self._schema = {name: polars_type(source.schema[name]) for name in self._columns}
         self._totals = [name for name, feature in group.features.items() if totalled(feature)]
         self._longest = max((w for windows, _ in group.segments() for w in windows), default=0)
@@ -80,7 +82,7 @@ class Feed:
 
     def prepare(self, stream: Stream) -> None:
         """Bring in what the stream's table has, unless that was done."""
-        if self._is_behind(stream):
+        if self.has_begun() and self._is_behind(stream):
             self.end()
         seen, since = -1, time.monotonic()
         while not self.has_begun():
@@ -88,11 +90,11 @@ class Feed:
             if now != seen:
                 since = time.monotonic()
             if now == -1 or time.monotonic() - since > _PATIENCE:
-                try:
-                    self._begin(stream, now)
-                except ConflictError:
-                    continue
-                return
+                with contextlib.suppress(ConflictError):
+                    self._begin(
+                        stream, Claim(self._workspace.online, self._spec.place, _claim_name(self._spec.place), now)
+                    )
+                    return
             seen = now
             time.sleep(0.1)
 
@@ -104,7 +106,7 @@ class Feed:
     def _is_behind(self, stream: Stream) -> bool:
         """Whether the log no longer has all events that weren't applied; the table has them."""
         record = self._workspace.records.get(FEEDS, self._spec.place)
-        log, prefix = self._workspace.log, f"stream/{self._spec.place}/"
+        log, prefix = self._workspace.log, _marks(self._spec.place)
         if record is None or stream.topic_name not in log.topics():
             return False
         applied = {name: int(offset) for name, offset in record.data["offsets"].items()}
@@ -114,73 +116,69 @@ class Feed:
         return any(applied.get(str(partition), 0) < first for partition, (first, _) in bounds.items())
 
     def _claim(self) -> int:
-        name = self._claim_name
-        return self._workspace.online.marks(name).get(name, -1)
+        return _claimed(self._workspace.online, self._spec.place)
 
-    @property
-    def _claim_name(self) -> str:
-        return f"feed/{self._spec.place}"
+    def _begin(self, stream: Stream, claim: Claim) -> None:
+        try:
+            self._bring_in(stream, claim)
+        except BaseException:
+            with contextlib.suppress(NoriaError):
+                claim.release()
+            raise
 
-    def _begin(self, stream: Stream, claimed: int) -> None:
+    def _bring_in(self, stream: Stream, claim: Claim) -> None:
         group, spec, online = self._group, self._spec, self._workspace.online
         record = self._workspace.records.get(FEEDS, spec.place)
-        claim = secrets.randbits(40) << 20  # counted on with each write
-        online.write(spec.place, [], [], [], mark=Mark(self._claim_name, claimed, claim))
-        offsets, frame = self._table(stream)
-        (line,) = timelines([group], self._workspace, {stream.name: frame})
-        as_of = (int(line.times.max()) if len(line.times) else -1) + 1
+        _unmark(online, spec.place)  # who is still applying events to what was there before is to find out
+        offsets, line = claim.during(partial(self._table, stream))
+        as_of = self._clock((int(line.times.max()) if len(line.times) else -1) + 1)
         clock = online.read(spec.place, [CLOCK])[0]
-        if clock is not None and clock.time > as_of:
-            online.drop(spec.place)  # of events that are no more
+        if clock is not None and clock.time >= as_of:
+            claim.during(partial(online.drop, spec.place))  # of events that are no more, or come again
         columns = [pl.Series(name, [], dtype) for name, dtype in schema_of(group.types()).items()]
-        online.write(spec.place, [CLOCK], [as_of], [b""], mark=Mark(self._claim_name, claim, claim + 1))
-        claim += 1
+        claim.write([CLOCK], [as_of], [b""])
         for part, ids in _parts(line, group.keys):
             names = spec.encode(ids.to_series().to_list() if ids.width == 1 else ids.rows())
             none: list[list[Any] | None] = [None] * len(names)
-            made, values, histories = self._computed(part, np.full(len(names), as_of), none)
+            times = np.maximum(as_of, part.times[part.starts[1:] - 1] + 1)
+            made, values, histories = claim.during(partial(self._computed, part, times, none))
             columns = [known.append(new) for known, new in zip(columns, made, strict=True)]
-            online.write(
-                spec.place,
-                [*names, *(_HISTORY + name for name in names)],
-                [as_of] * (2 * len(names)),
-                [*values, *histories],
-                mark=Mark(self._claim_name, claim, claim + 1),
-            )
-            claim += 1
+            keys = [*names, *(_HISTORY + name for name in names)]
+            claim.write(keys, times.tolist() * 2, [*values, *histories])
             self._allow_expiry(names)
-        online.drop(spec.place, older_than=as_of)
+        claim.during(partial(online.drop, spec.place, older_than=as_of))
         statistics.keep(self._workspace.records, spec.place, as_of, columns)
-        begun = {"offsets": {str(p): offset for p, offset in offsets.items()}, "claim": claim}
+        for partition, offset in offsets.items():
+            online.write(spec.place, [], [], [], mark=Mark(f"{_marks(spec.place)}{partition}", -1, offset))
+        claim.write()
+        begun = {"offsets": {str(p): offset for p, offset in offsets.items()}, "claim": claim.number}
         done = {"as_of": as_of, "witness": CLOCK.hex(), "run_id": None}
         expected = ABSENT if record is None else record.revision
         self._workspace.records.commit(Put(FEEDS, spec.place, begun, expected), Put("materialized", spec.place, done))
 
-    def _table(self, stream: Stream) -> tuple[dict[int, int], pl.DataFrame]:
-        """The offsets up to which the table has the events, and its rows: of one version."""
-        table = self._workspace.table(stream.name)
-        partitions = self._workspace.log.topics().get(stream.topic_name, stream.partitions)
+    def _table(self, stream: Stream) -> tuple[dict[int, int], Timeline]:
+        """The offsets up to which the table has the events, and its rows: of one version.
+
+        What the log doesn't have any more counts as there: the last events of a partition may have left no row.
+        """
+        table, log = self._workspace.table(stream.name), self._workspace.log
+        known = stream.topic_name in log.topics()
+        bounds = log.bounds(stream.topic_name) if known else dict.fromkeys(range(stream.partitions), (0, 0))
         while True:
             version = table.version()
-            if version is None:
-                return {}, pl.DataFrame(
-                    schema={name: polars_type(stream.schema[name]) for name in columns_of(self._group)}
-                )
-            offsets = {p: max(table.mark(f"stream/{stream.name}/{p}"), 0) for p in range(partitions)}
+            offsets = {p: max(table.mark(f"stream/{stream.name}/{p}"), first) for p, (first, _) in bounds.items()}
             if table.version() == version:
-                return offsets, table.read(version, columns=columns_of(self._group))
+                break
+        if version is None:
+            rows = pl.DataFrame(schema={name: polars_type(stream.schema[name]) for name in columns_of(self._group)})
+        else:
+            rows = table.read(version, columns=columns_of(self._group))
+        (line,) = timelines([self._group], self._workspace, {stream.name: rows})
+        return offsets, line
 
     def end(self) -> None:
-        """Forget the values, and how far the stream was applied: a feed of the group begins anew.
-
-        A processor that is at work finds its marks moved, and begins anew, too.
-        """
-        online = self._workspace.online
-        for name in (self._claim_name, *online.marks(f"stream/{self._spec.place}/")):
-            while (now := online.marks(name).get(name, -1)) != -1:
-                with contextlib.suppress(ConflictError):  # it moves on
-                    online.write(self._spec.place, [], [], [], mark=Mark(name, now, -1))
-        online.drop(self._spec.place)
+        """Forget the values, and how far the stream was applied: a feed of the group begins anew."""
+        end(self._workspace.online, self._spec.place)
 
     # --- batches of events
 
@@ -201,19 +199,33 @@ class Feed:
         np.maximum.at(newest, numbers.to_numpy(), new[str(self._group.source.time)].dt.timestamp("us").to_numpy())
 
         def merge(old: list[OnlineValue | None]) -> tuple[Sequence[int], Sequence[bytes]]:
-            kept = unpack([None if value is None else value.value for value in old[: len(names)]], self._schema)
+            kept = self._kept(old[: len(names)])
             owners = pl.Series(_NUMBER, np.repeat(np.arange(len(names)), kept.lengths)).append(numbers.cast(pl.Int64))
             # What is kept came before: so those of one time stay in the order of their arrival.
             line = Timeline.of(kept.rows.vstack(new).with_columns(owners), [_NUMBER], self._group.source.time)
             as_of = np.maximum(kept.as_of, newest + 1)
             _, values, histories = self._computed(line, as_of, kept.totals)
-            clock = old[-1]
-            latest = max(int(as_of.max()), -(2**63) if clock is None else clock.time)
+            clock, latest = old[-1], self._clock(int(as_of.max()))
+            latest = latest if clock is None else max(latest, clock.time)
             return [*as_of.tolist(), *as_of.tolist(), latest], [*histories, *values, b""]
 
         store.update(self._spec.place, [*(_HISTORY + name for name in names), *names, CLOCK], merge, mark=mark)
         self._allow_expiry(names)
         return 0
+
+    def _clock(self, newest: int) -> int:
+        """The time of the stream for entities without new events: one event from the future moves it up to now only, or
+        all windows would be empty until then."""
+        return min(newest, self._workspace.clock.now())
+
+    def _kept(self, values: Sequence[OnlineValue | None]) -> Histories:
+        try:
+            return unpack([None if value is None else value.value for value in values], self._schema)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise IntegrityError(
+                f"what the online store keeps of events of feature group {self._group.name!r} is damaged: {error}",
+                hint=f"build it from the stream's table: noria run {self._group.name} --full",
+            ) from error
 
     def _allow_expiry(self, names: Sequence[bytes]) -> None:
         """Of values only: a history may be needed whenever its entity comes back."""
@@ -255,6 +267,42 @@ class Feed:
                 total = [column.fill_null(0) for column in total]
             made[name] = total
         return made
+
+
+def end(online: OnlineStore, place: str) -> None:
+    """Forget what a stream has kept up, and how far it was applied.
+
+    A processor that is at work finds its marks moved, and begins anew: when all is forgotten, for until then the place
+    is claimed.
+    """
+    while True:
+        with contextlib.suppress(ConflictError):  # another began meanwhile: it may have lost what it wrote
+            claim = Claim(online, place, _claim_name(place), _claimed(online, place))
+            _unmark(online, place)
+            claim.during(partial(online.drop, place))
+            claim.release()
+            return
+
+
+def _unmark(online: OnlineStore, place: str) -> None:
+    for name in online.marks(_marks(place)):
+        while (now := online.marks(name).get(name, -1)) != -1:
+            with contextlib.suppress(ConflictError):  # it moves on
+                online.write(place, [], [], [], mark=Mark(name, now, -1))
+
+
+def _claimed(online: OnlineStore, place: str) -> int:
+    name = _claim_name(place)
+    return online.marks(name).get(name, -1)
+
+
+def _claim_name(place: str) -> str:
+    return f"feed/{place}"
+
+
+def _marks(place: str) -> str:
+    """What the names of the partitions' marks begin with."""
+    return f"stream/{place}/"
 
 
 def feeds(stream: Stream, workspace: Workspace, groups: Sequence[FeatureGroup] = ()) -> list[Feed]:

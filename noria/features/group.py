@@ -253,7 +253,7 @@ class FeatureGroup:
 
         store = FeatureStore(workspace)
         if isinstance(self.source, Stream):
-            done, kept = store.catch_up(self, run_id=run_id, progress=progress), []
+            done, kept = store.catch_up(self, run_id=run_id, progress=progress, full=full), []
         else:
             done, kept = store.materialize(self, run_id=run_id, full=full), store.keep_up(self, run_id=run_id)
         rows = {"in": done.events, "out": done.entities}

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from noria.core import DataError
+from noria.core import ConfigError, ConflictError, DataError
 from noria.features import partitions, statistics
 from noria.features.catalog import Catalog
 from noria.features.derivation import schema_of
 from noria.features.events import Events, events_of, readable
-from noria.features.feed import Feed
+from noria.features.feed import FEEDS, Feed, end
 from noria.features.group import FeatureGroup
 from noria.features.history import Note, noted
 from noria.features.online import CLOCK
@@ -28,7 +28,8 @@ from noria.features.timeline import Timeline
 from noria.features.values import features, packed, when
 from noria.features.windows import Calculator, Questions
 from noria.pipelines import Stream
-from noria.storage import Put, Workspace
+from noria.storage import ABSENT, Put, Workspace
+from noria.storage.records import Record
 
 _BATCH = 10_000
 """Entities written to the online store in one transaction."""
@@ -38,6 +39,7 @@ _DAY = 86_400_000_000
 _FEW = 0.3
 """Share of the entities up to which only those with new rows are computed: their rows have to be looked for."""
 _DONE = "materialized"
+_TRIES = 5
 
 Reader = Callable[[], Iterator[pl.DataFrame]]
 
@@ -75,27 +77,54 @@ class Materializer:
         full: bool = False,
     ) -> Materialized:
         """See `FeatureStore.materialize`."""
-        name = group.source.name
-        if (
-            events is None
-            and isinstance(group.source, Stream)
-            and Feed(group, group.source, self._workspace).has_begun()
-        ):
+        name, source = group.source.name, group.source
+        if isinstance(source, Stream) and (feed := Feed(group, source, self._workspace)).has_begun():
+            if events is not None or as_of is not None:
+                raise ConfigError(
+                    f"feature group {group.name!r} is kept up by stream {name!r}: its values can't be made "
+                    + ("as of another instant" if events is None else "from a frame"),
+                    hint="training_set takes any frame and any instant; for other values online give the group "
+                    "another name",
+                    field="as_of" if events is None else "events",
+                )
+            if full:
+                feed.end()
+                feed.prepare(source)
             return self.described(group, run_id=run_id)
+        for _ in range(_TRIES):
+            try:
+                return self._materialize(group, as_of, events, run_id, full=full)
+            except _OvertakenError:
+                full = True  # of what two processes wrote at once anything may be left
+        raise ConflictError(
+            f"feature group {group.name!r} is being materialized by several processes, one after the other",
+            hint="let one of them do it",
+        )
+
+    def _materialize(
+        self, group: FeatureGroup, as_of: int | None, events: pl.DataFrame | None, run_id: str | None, *, full: bool
+    ) -> Materialized:
+        name, began = group.source.name, self._record(group)
         version = None if events is not None else self._workspace.table(name).version()
         given = None if events is None else {name: events}
         versions = None if version is None else {name: version}
-        (source,) = events_of([group], self._workspace, given, versions)
+        (rows,) = events_of([group], self._workspace, given, versions)
         if version is not None and as_of is None and not full:
-            changed = self._changed(group, source, version)
+            changed = self._changed(group, rows, version)
             if changed is not None:
-                return self._update(group, source, *changed, version, run_id)
-        return self._replace(group, source, as_of, version, run_id)
+                return self._update(group, rows, *changed, version, run_id, began)
+        return self._replace(group, rows, as_of, version, run_id, began)
 
     # --- in full
 
     def _replace(
-        self, group: FeatureGroup, source: Events, as_of: int | None, version: int | None, run_id: str | None
+        self,
+        group: FeatureGroup,
+        source: Events,
+        as_of: int | None,
+        version: int | None,
+        run_id: str | None,
+        began: Record | None,
     ) -> Materialized:
         """Write all values, and forget those of entities that have no events any more."""
         spec, online, before = group.online_spec(), self._workspace.online, self._done(group)
@@ -107,14 +136,16 @@ class Materializer:
                 online.drop(spec.place)  # the history was rewritten: newer values are of events that are no more
             made = self._write_all(group, parts, as_of)
             online.drop(spec.place, older_than=as_of)
-            if before is not None and before["as_of"] == as_of and online.count(spec.place) > made.keys:
-                online.drop(spec.place)  # some were written as of the very same instant, and are no more
+            if made.newer or online.count(spec.place) > made.keys:
+                # Some were written as of the very same instant and are no more, or as of a later one by a process that
+                # was killed before it noted it.
+                online.drop(spec.place)
                 made = self._write_all(group, parts, as_of)
         statistics.keep(self._workspace.records, spec.place, as_of, made.columns)
         now = self._workspace.clock.now()
         done = {"as_of": as_of, "witness": made.witness.hex(), "run_id": run_id}
         done |= {"version": version if is_newest else None, "entities": made.entities, "full_at": now}
-        self._note(group, done, version)
+        self._note_after(began, group, done, version)
         return Materialized(made.events, made.entities, as_of)
 
     @contextmanager
@@ -137,7 +168,7 @@ class Materializer:
             self._write(group, line, np.arange(line.entities.size), as_of, made)
             made.events += len(line.order)
         if group.source.time is not None:
-            self._workspace.online.write(group.online_spec().place, [CLOCK], [as_of], [b""])
+            made.newer += 1 - self._workspace.online.write(group.online_spec().place, [CLOCK], [as_of], [b""])
             made.witness, made.keys = CLOCK, made.keys + 1
         return made
 
@@ -158,7 +189,7 @@ class Materializer:
             when_newest = [None] * len(part) if group.source.time is None else newest[part].tolist()
             values = packed(group, calculator, line, some, when_newest, [column[part] for column in columns])
             names = [keys[place] for place in part]
-            online.write(spec.place, names, [as_of] * len(names), values)
+            made.newer += len(names) - online.write(spec.place, names, [as_of] * len(names), values)
             if spec.keep_seconds is not None:
                 online.expire(spec.place, names, spec.keep_seconds)
         made.columns = [known.append(new) for known, new in zip(made.columns, columns, strict=True)]
@@ -202,6 +233,7 @@ class Materializer:
         rows: pl.DataFrame,
         version: int,
         run_id: str | None,
+        began: Record | None,
     ) -> Materialized:
         line = source.timeline(rows)
         times = new.drop_nulls(group.keys)[str(group.source.time)]
@@ -211,7 +243,7 @@ class Materializer:
         self._workspace.online.write(group.online_spec().place, [CLOCK], [as_of], [b""])
         done = {**before, "as_of": as_of, "run_id": run_id, "version": version}
         done["entities"] = max(before["entities"], made.entities)
-        self._note(group, done, version)
+        self._note_after(began, group, done, version)
         return Materialized(len(rows), made.entities, as_of, full=False)
 
     # --- what is known of it
@@ -223,7 +255,7 @@ class Materializer:
         (source,) = events_of([group], self._workspace, None, None if version is None else {name: version})
         made = _Written([pl.Series(name, [], dtype) for name, dtype in schema_of(group.types()).items()])
         with self._parts(group, source) as (parts, newest):
-            as_of = newest() + 1
+            as_of = min(newest() + 1, self._workspace.clock.now())
             for frame in parts():
                 line = source.timeline(frame)
                 calculator, numbers = Calculator(line), np.flatnonzero(np.diff(line.starts))
@@ -259,27 +291,50 @@ class Materializer:
     def _forget(self, place: str) -> None:
         record = self._workspace.records.get(_DONE, place)
         if record is not None and not record.data.get("forgotten"):
+            if self._workspace.records.get(FEEDS, place) is not None:  # of a group that a stream kept up
+                end(self._workspace.online, place)
             self._workspace.online.drop(place)
             self._workspace.records.commit(Put(_DONE, place, {**record.data, "forgotten": True}))
 
     def _done(self, group: FeatureGroup) -> Mapping[str, Any] | None:
-        record = self._workspace.records.get(_DONE, group.online_spec().place)
+        record = self._record(group)
         return None if record is None or record.data.get("forgotten") else record.data
 
-    def _note(self, group: FeatureGroup, done: Mapping[str, Any], version: int | None) -> None:
+    def _record(self, group: FeatureGroup) -> Record | None:
+        return self._workspace.records.get(_DONE, group.online_spec().place)
+
+    def _note_after(
+        self, began: Record | None, group: FeatureGroup, done: Mapping[str, Any], version: int | None
+    ) -> None:
+        """Note what was done if no other process has noted anything since it began: who notes last has written last."""
+        try:
+            self._note(group, done, version, ABSENT if began is None else began.revision)
+        except ConflictError as error:
+            raise _OvertakenError(error.message) from error
+
+    def _note(
+        self, group: FeatureGroup, done: Mapping[str, Any], version: int | None, expected: int | None = None
+    ) -> None:
         place = group.online_spec().place
         note = Note(self._workspace.clock.now(), done["as_of"], None if version is None else (version, version))
-        self._workspace.records.commit(Put(_DONE, place, dict(done)), noted(self._workspace.records, place, note))
+        change = Put(_DONE, place, dict(done), expected)
+        self._workspace.records.commit(change, noted(self._workspace.records, place, note))
+
+
+class _OvertakenError(ConflictError):
+    """Another process has materialized the group meanwhile."""
 
 
 @dataclass
 class _Written:
-    """What was written: features of all entities, for statistics; how many keys; and one of them."""
+    """What was written: features of all entities, for statistics; how many keys, and one of them; and how many weren't,
+    since values of a later instant are there."""
 
     columns: list[pl.Series]
     events: int = 0
     entities: int = 0
     keys: int = 0
+    newer: int = 0
     witness: bytes = b""
 
 

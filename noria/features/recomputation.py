@@ -1,7 +1,8 @@
 """Computing again, as training sets are computed, what a server read online, and comparing it.
 
 First on the rows that there are now. What isn't equal is computed on the rows that the materialization in force had,
-and on those of the next one, whose values are there shortly before it is noted.
+and on those of the next one, whose values are there shortly before it is noted; and where a stream keeps values up, on
+those that it may have applied by then (see `noria.features.arrivals`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 import polars as pl
 
 from noria.core import Field, NoriaError
+from noria.features.arrivals import Arrivals, apart, is_ahead, is_fed
 from noria.features.catalog import Catalog
 from noria.features.definitions import latest
 from noria.features.group import FeatureGroup
@@ -54,6 +56,7 @@ class _Row:
     force: Note | None
     following: list[Note]
     offline: dict[str, Any]
+    fed: bool = False
     unread: str = ""
 
     @property
@@ -62,8 +65,11 @@ class _Row:
 
     @property
     def as_of(self) -> int | None:
-        """The instant of the values; of an entity that wasn't found, that of the materialization in force."""
+        """The instant of the values; of an entity that wasn't found, that of the materialization in force, or with a
+        stream, which forces nothing, that of the read."""
         given = self.asked.read.as_of
+        if given is None and self.fed:
+            return self.asked.at
         return given if given is not None else next((note.as_of for note in self._notes()), None)
 
     def _notes(self) -> list[Note]:
@@ -96,7 +102,7 @@ def check_parity(asked: Sequence[Asked], workspace: Workspace) -> Parity:
 
 
 def _check_place(asked: Sequence[Asked], place: str, workspace: Workspace, parity: Parity) -> None:
-    notes = notes_of(workspace.records, place)
+    notes, fed = notes_of(workspace.records, place), is_fed(workspace, place)
     rows = [
         _Row(
             one,
@@ -104,6 +110,7 @@ def _check_place(asked: Sequence[Asked], place: str, workspace: Workspace, parit
             {name: column[at] for name, column in one.read.values.items()},
             *around(notes, one.at - one.latency, one.at),
             {},
+            fed,
         )
         for one in asked
         for at in range(len(one.read.ids))
@@ -117,7 +124,7 @@ def _check_place(asked: Sequence[Asked], place: str, workspace: Workspace, parit
     dated = [row for row in rows if row.as_of is not None]
     _give_up([row for row in rows if row.as_of is None], "nothing says of which instant they are", parity)
     try:
-        offline = _Offline(workspace, version.group())
+        offline = _Offline(workspace, version.group(), fed=fed)
         _settle(dated, offline.values(dated, [row.as_of or 0 for row in dated], None), "equal", parity)
     except NoriaError as error:
         _give_up(dated, f"they can't be computed: {error.message}", parity)
@@ -139,13 +146,40 @@ def _explain(rows: list[_Row], offline: _Offline, parity: Parity) -> None:
             else:
                 _settle([row for row, _ in mine], found, "late", parity)
         rows, number = [row for row in rows if row.open], number + 1
-    _give_up([r for r in rows if r.force is None], "they were made before materializations were noted", parity)
-    framed = [row for row in rows if row.force is not None and row.force.versions is None]
+    _explain_fed([row for row in rows if row.fed], offline, parity)
+    _give_up(
+        [r for r in rows if r.force is None and not r.fed], "they were made before materializations were noted", parity
+    )
+    framed = [row for row in rows if row.force is not None and row.force.versions is None and not row.fed]
     _give_up(framed, "they were made from a frame, not from the table", parity)
     for row in rows:
         _give_up([row] if row.unread else [], row.unread, parity)
         for name in list(row.open):
             _close(row, name, "different", parity)
+
+
+def _explain_fed(rows: list[_Row], offline: _Offline, parity: Parity) -> None:
+    """Look for the events that a stream had applied when values were read."""
+    if not rows:
+        return
+    try:
+        arrivals = offline.arrivals(rows)
+        tries = [arrivals.tries(number) for number in range(len(rows))]
+        for turn in range(max(map(len, tries))):
+            trying = [n for n, row in enumerate(rows) if row.open and turn < len(tries[n])]
+            for places in apart([arrivals.numbers[number] for number in trying]):
+                some = [trying[place] for place in places]
+                events = arrivals.rows(some, [tries[number][turn] for number in some])
+                mine = [rows[number] for number in some]
+                _settle(mine, offline.values(mine, [row.as_of or 0 for row in mine], events), "late", parity)
+        crowded = [row for number, row in enumerate(rows) if row.open and arrivals.are_too_many(number)]
+        _give_up(crowded, "so many events came at that moment that it can't be told which had been applied", parity)
+        if offline.may_lack:
+            waiting = [row for number, row in enumerate(rows) if row.open and arrivals.may_be_missing(number)]
+            _give_up(waiting, "the stream's table doesn't have the newest events yet: compare again later", parity)
+    except NoriaError as error:
+        for row in rows:
+            row.unread = f"the rows of that time can't be read: {error.message}"
 
 
 def _settle(rows: Sequence[_Row], expected: Sequence[dict[str, Any]], outcome: Outcome, parity: Parity) -> None:
@@ -177,17 +211,26 @@ def _close(row: _Row, name: str, outcome: Outcome, parity: Parity, *, close: boo
 class _Offline:
     """Values of a group as training sets have them."""
 
-    def __init__(self, workspace: Workspace, group: FeatureGroup) -> None:
+    def __init__(self, workspace: Workspace, group: FeatureGroup, *, fed: bool) -> None:
         self._workspace = workspace
         self._store = FeatureStore(workspace)
         self._ttl = group.online_spec().ttl
+        # Before anything is read: what had been applied by now may come to the table in between.
+        self.may_lack = fed and is_ahead(workspace, group)
         more = {_NEWEST: latest(group.source.time)} if group.source.time is not None else {}
         self._group = replace(group, ttl=None, features={**group.features, **more})
 
-    def values(self, rows: Sequence[_Row], as_of: Sequence[int], version: int | None) -> list[dict[str, Any]]:
-        """Each row's features as of its instant, on a version of the table (None: the newest), as JSON has them."""
+    def arrivals(self, rows: Sequence[_Row]) -> Arrivals:
+        """What came of the rows' entities, and when."""
+        ids, read_at = self._ids([row.entity for row in rows]), [row.asked.at - row.asked.latency for row in rows]
+        return Arrivals(self._workspace, self._group, ids, [row.as_of or 0 for row in rows], read_at)
+
+    def values(self, rows: Sequence[_Row], as_of: Sequence[int], of: int | pl.DataFrame | None) -> list[dict[str, Any]]:
+        """Each row's features as of its instant, as JSON has them: of a version of the table (None: the newest), or of
+        other events."""
         source = self._group.source.name
-        events = None if version is None else {source: self._workspace.table(source).read(version)}
+        given = self._workspace.table(source).read(of) if isinstance(of, int) else of
+        events = None if given is None else {source: given}
         labels = self._ids([row.entity for row in rows]).with_columns(
             pl.Series(_AS_OF, as_of, pl.Int64).cast(pl.Datetime("us", "UTC"))
         )

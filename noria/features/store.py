@@ -13,7 +13,7 @@ from noria.core import ConfigError, Progress, Settings
 from noria.features.asked import Instants, Labels
 from noria.features.backfill import Backfilled, backfill
 from noria.features.catalog import Catalog
-from noria.features.feed import feeds
+from noria.features.feed import Feed, feeds
 from noria.features.given import check_events, check_frame, check_group, check_groups, instant
 from noria.features.group import FeatureGroup
 from noria.features.joins import Joins
@@ -157,10 +157,11 @@ class FeatureStore:
                 its own time and not today's: the wheel turns on the data's clock.
             events: a frame to use instead of the source's table.
             run_id: kept with the note of what was done.
-            full: compute all entities in any case.
+            full: compute all entities in any case; those of a stream anew from its table.
 
         Raises:
-            ConfigError: a column of the events is missing or of another type.
+            ConfigError: a column of the events is missing or of another type; events or an instant are given for a
+                group that a stream keeps up.
             ConflictError: another process has registered another definition at this very moment.
             DataError: an event has no time.
         """
@@ -171,14 +172,27 @@ class FeatureStore:
         return self._materializer.materialize(group, as_of=as_of, events=events, run_id=run_id, full=full)
 
     def catch_up(
-        self, group: FeatureGroup, *, run_id: str | None = None, progress: Progress | None = None
+        self,
+        group: FeatureGroup,
+        *,
+        run_id: str | None = None,
+        progress: Progress | None = None,
+        full: bool = False,
     ) -> Materialized:
         """Apply what is in the log of a group's stream now, to it and all other groups that read it.
 
         Where another process is at it (`noria stream`), there is nothing to do; else that goes on from here.
+
+        Args:
+            group: whose stream.
+            run_id: kept with the note of what was done.
+            progress: who shows how far it is.
+            full: build the group's values anew from the stream's table; until that is done they are missing.
         """
         stream = group.source
         assert isinstance(stream, Stream)
+        if full:
+            Feed(group, stream, self._workspace).end()
         made = feeds(stream, self._workspace, [group])
         with StreamProcessor(stream, self._workspace, keeps=made) as processor:
             processor.run_to_end(progress)

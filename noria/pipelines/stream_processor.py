@@ -102,7 +102,7 @@ class StreamProcessor:
         made = apply_steps(self._steps, pl.DataFrame(schema=polars_schema(stream.schema)))
         for each in (*stream.online, *keeps):
             each.verify_columns(stream, made.schema)
-        self._ensure_table(made)
+        self._ensure_tables(made)
         self._verify_log()
         self._reader = self._log.reader(stream.topic_name, f"noria-{stream.name}")
         self._reader.on_change(self._given, self._taken)
@@ -347,14 +347,17 @@ class StreamProcessor:
         watermark = min(newest) - self._stream.allowed_lateness
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
-    def _ensure_table(self, made: pl.DataFrame) -> None:
-        """An empty table to begin with, so that those who read it find its columns."""
-        for table, empty in (
-            (self._workspace.table(self._stream.name), made),
-            (self._workspace.table(f"{self._stream.name}__quarantine"), pl.DataFrame(schema=QUARANTINE)),
-        ):
-            if table.version() is None:
-                table.write(empty, run_id=f"stream/{self._stream.name}/made")
+    def _ensure_tables(self, made: pl.DataFrame) -> None:
+        """Empty tables to begin with, so that those who read them find their columns."""
+        for sink, schema in zip(self._sinks[:2], (pl.Schema(QUARANTINE), made.schema), strict=True):
+            assert isinstance(sink, TableSink)
+            sink.make(schema, self._ends)
+
+    def _ends(self) -> dict[int, int]:
+        """Where the partitions end, if any of their events may have been processed."""
+        if self._workspace.records.get(_TOPICS, self._stream.name) is None:
+            return {}
+        return {partition: end for partition, (_, end) in self._log.bounds(self._stream.topic_name).items()}
 
 
 def _partitions(log: EventLog, stream: Stream) -> int:

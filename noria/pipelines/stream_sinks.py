@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,12 +11,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import SchemaError
+from noria.core import ConflictError, SchemaError
 from noria.storage.online import Mark, OnlineStore
 from noria.storage.tables import Table, TableMark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from noria.pipelines.stream import Stream
 
@@ -77,6 +78,7 @@ class TableSink:
         self._bad = bad
         self._token = secrets.token_hex(4)
         self._commits = 0
+        self._new: tuple[pl.Schema, Callable[[], Mapping[int, int]]] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -85,10 +87,33 @@ class TableSink:
         self._taken: dict[int, int] = {}
         self._frames: list[pl.DataFrame] = []
 
+    def make(self, schema: pl.Schema, ends: Callable[[], Mapping[int, int]]) -> None:
+        """Make the table with these columns if it isn't there, and whenever it is lost.
+
+        What was committed before it was lost is of no use then: marks keep up to where. So it gets what the log has.
+
+        Args:
+            schema: of the table.
+            ends: gives where the log's partitions end, if anything was processed before.
+        """
+        self._new = (schema, ends)
+        self._ensure()
+
+    def _ensure(self) -> None:
+        if self._new is not None and self._table.version() is None:
+            schema, ends = self._new
+            marks = [TableMark(f"{self._name(partition)}/lost", -1, end) for partition, end in ends().items()]
+            with suppress(ConflictError):  # another process made it
+                self._table.commit([], schema, mode="append", marks=marks)
+
     def begin(self, partition: int, committed: int) -> int:
-        self._marks[partition] = self._table.mark(self._name(partition))
-        # What was committed is here, too, if there was no row and so no reason to move the mark.
-        self._begun[partition] = max(self._marks[partition], committed)
+        self._ensure()
+        mark = self._marks[partition] = self._table.mark(self._name(partition))
+        if committed <= self._table.mark(f"{self._name(partition)}/lost"):
+            committed = 0
+        # What was committed left no row here, and so no reason to move the mark; or the table is an older one that was
+        # brought back: its last events are looked at again. The quarantine may have had nothing for long.
+        self._begun[partition] = max(mark, committed) if self._bad or mark < 0 else mark
         return self._begun[partition]
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
@@ -170,13 +195,13 @@ class OnlineSink:
         self._seen: dict[int, int] = {}
 
     def begin(self, partition: int, committed: int) -> int:
-        name = self._name(partition)
+        name, since = self._name(partition), self._sink.since(self._stream, partition)  # it may move the mark
         self._marks[partition] = self._store.marks(name).get(name, -1)
         self._seen.pop(partition, None)
         if self._marks[partition] >= 0:
             return self._marks[partition]
-        self._since[partition] = self._sink.since(self._stream, partition)
-        return self._since[partition]
+        self._since[partition] = since
+        return since
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
         before = max(self._marks[good.partition], self._since.get(good.partition, 0))

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +61,16 @@ class DeltaLakeTable:
     def version(self) -> int | None:
         table = self._open()
         return None if table is None else table.version()
+
+    def version_at(self, instant: int) -> int | None:
+        if self._open() is None:
+            return None
+        try:
+            table = DeltaTable(self._path, storage_options=self._options or None)  # the shared handle stays the newest
+            table.load_as_version(datetime.fromtimestamp(instant / 1_000_000, UTC))
+        except (DeltaError, OSError) as error:
+            raise self._error(error) from error
+        return int(table.version())
 
     # --- writing
 

@@ -56,6 +56,11 @@ class Table(Protocol):
         """The newest version, or None when nothing was ever written."""
         ...
 
+    def version_at(self, instant: int) -> int | None:
+        """The version that was the newest at an instant (microseconds), by the clock of the disk or the object store;
+        the first one before it was written. None when nothing was ever written."""
+        ...
+
     def write(self, frame: pl.DataFrame, *, run_id: str, mode: Mode = "append") -> int:
         """Commit the rows atomically and return the version that holds them.
 

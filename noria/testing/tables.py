@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime
 
 import polars as pl
@@ -25,7 +26,13 @@ FRAME = pl.DataFrame(
 
 
 class TableConformance:
-    """Subclass it and return a table that was never written from `table`; calls with one name give one table."""
+    """Subclass it and return a table that was never written from `table`; calls with one name give one table.
+
+    Attributes:
+        tick: seconds that the disk's or the object store's clock takes to move on.
+    """
+
+    tick = 0.02
 
     def table(self, name: str) -> Table:
         """The table of that name."""
@@ -52,6 +59,17 @@ class TableConformance:
         assert table.read().columns == [*FRAME.columns, "more"]
         with pytest.raises(NotFoundError, match="no version"):
             table.read(99)
+
+    def test_a_version_is_found_by_the_time_at_which_it_was_the_newest(self) -> None:
+        table, times = self.table("t"), list[int]()
+        assert table.version_at(time.time_ns() // 1_000) is None
+        for name in "abc":
+            table.write(FRAME, run_id=name)
+            time.sleep(self.tick)
+            times.append(time.time_ns() // 1_000)
+            time.sleep(self.tick)
+        assert [table.version_at(at) for at in times] == [0, 1, 2]
+        assert (table.version_at(0), table.version()) == (0, 2)
 
     def test_written_twice_under_one_run_id_it_is_written_once(self) -> None:
         table = self.table("t")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from real_servers import redis_server
 
 import noria as nr
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, ConflictError, IntegrityError, Settings
 from noria.features.feed import Feed, feeds
 from noria.pipelines import StreamProcessor
+from noria.pipelines.stream_sinks import OnlineSink, StreamRows
 from noria.storage import Workspace
+from noria.storage.online import Mark
 
 SCHEMA: dict[str, Any] = {"user": "int64?", "shop": "str", "amount": "float64?", "at": nr.Timestamp("s")}
 VISITS = nr.Stream("visits", schema=SCHEMA, key="user", partitions=2)
@@ -87,6 +90,26 @@ def test_what_is_in_the_log_is_online(workspace: Workspace) -> None:
     assert found.found == [True, False]
 
 
+def test_features_may_look_at_the_entity_itself(workspace: Workspace) -> None:
+    features = {
+        "n": nr.count(where=nr.col("shop") == "a"),
+        "n_1h": nr.count(window="1h", where=nr.col("user") > 7),
+        "me": nr.latest("user"),
+    }
+    group = nr.FeatureGroup("g", entity=("user", "shop"), source=VISITS, features=features)
+    ids = [(user, shop) for user in USERS for shop in "abcd"]
+    for seed in (1, 2):
+        send(workspace, seed)
+        process(workspace, group)
+    store = nr.FeatureStore(workspace)
+    online = store.get_online(group, ids)
+    labels = pl.DataFrame(ids, {"user": pl.Int64, "shop": pl.String}, orient="row").with_columns(
+        pl.lit(online.as_of).cast(pl.Datetime("us", "UTC")).alias("when")
+    )
+    offline = store.training_set(labels, [group], time="when")
+    assert {name: offline[name].to_list() for name in online.columns} == online.columns
+
+
 def test_a_group_that_comes_later_begins_with_what_the_table_has(workspace: Workspace) -> None:
     send(workspace, 1)
     process(workspace)
@@ -113,6 +136,98 @@ def test_one_that_began_and_died_is_replaced(workspace: Workspace, monkeypatch: 
     agrees(workspace)
 
 
+def test_a_feed_whose_end_was_cut_short_counts_nothing_twice(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    name = f"feed/{HABITS.online_spec().place}"
+    workspace.online.write("x", [], [], [], mark=Mark(name, workspace.online.marks(name)[name], -1))  # killed after it
+    send(workspace, 2)
+    with StreamProcessor(VISITS, workspace) as processor:  # the table goes on alone
+        processor.run_to_end()
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_one_that_was_believed_dead_applies_nothing_to_what_began_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace)
+    feed = Feed(HABITS, VISITS, workspace)
+    sleeper = OnlineSink(feed, VISITS, workspace.online)
+    begun = [sleeper.begin(partition, 0) for partition in (0, 1)]
+    send(workspace, 2)
+    process(workspace, HABITS)
+    feed.end()
+    process(workspace, HABITS)
+    frame = workspace.table("visits").read()
+    for partition, offset in enumerate(begun):
+        offsets = np.arange(offset, offset + len(frame))
+        with pytest.raises(ConflictError):
+            sleeper.write(StreamRows(partition, frame, offsets, int(offsets[-1]) + 1), StreamRows.__new__(StreamRows))
+    agrees(workspace)
+
+
+def test_nobody_begins_before_the_end_is_through(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    feed, drop, began = Feed(HABITS, VISITS, workspace), type(workspace.online).drop, threading.Event()
+
+    def slow(store: Any, group: str, **options: Any) -> None:
+        if not began.is_set():
+            began.set()
+            time.sleep(0.5)
+        drop(store, group, **options)
+
+    monkeypatch.setattr(type(workspace.online), "drop", slow)
+    ending = threading.Thread(target=feed.end)
+    ending.start()
+    began.wait()
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)
+    ending.join()
+    agrees(workspace)
+
+
+def test_one_that_reads_for_long_gives_signs_of_life(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(workspace, 1)
+    process(workspace)
+    monkeypatch.setattr("noria.features.feed._PATIENCE", 0.3)
+    monkeypatch.setattr("noria.features.claims._SIGN", 0.05)
+    read, times = Feed._table, list[int]()
+
+    def slow(self: Feed, stream: nr.Stream) -> Any:
+        times.append(1)
+        time.sleep(1.0)
+        return read(self, stream)
+
+    monkeypatch.setattr(Feed, "_table", slow)
+    both = [threading.Thread(target=Feed(HABITS, VISITS, workspace).prepare, args=[VISITS]) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(times) == 1
+    agrees(workspace)
+
+
+def test_what_left_the_log_without_a_row_is_not_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(workspace, 1)
+    process(workspace)
+    workspace.log.append("visits", [b"{}"] * 9, [b"1"] * 9)  # broken: the table's mark stays before them
+    process(workspace)
+    ends = workspace.log.bounds("visits")
+    monkeypatch.setattr(
+        type(workspace.log), "bounds", lambda self, topic: {p: (end, end) for p, (_, end) in ends.items()}
+    )
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)
+    monkeypatch.setattr(Feed, "_table", lambda *_: 1 / 0)
+    Feed(HABITS, VISITS, workspace).prepare(VISITS)  # it doesn't begin again
+    monkeypatch.undo()
+    send(workspace, 2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
 def test_a_store_that_was_lost_begins_anew(workspace: Workspace) -> None:
     send(workspace, 1)
     process(workspace, HABITS)
@@ -122,6 +237,31 @@ def test_a_store_that_was_lost_begins_anew(workspace: Workspace) -> None:
         send(again, 2)
         process(again, HABITS)
         agrees(again)
+
+
+def lose_table(workspace: Workspace) -> None:
+    for folder in workspace.settings.state_dir.glob("**/visits"):
+        if (folder / "_delta_log").exists():
+            shutil.rmtree(folder)
+
+
+def test_a_table_that_was_lost_is_made_from_the_log(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    lose_table(workspace)
+    process(workspace, HABITS)
+    assert len(workspace.table("visits").read()) == 500
+    agrees(workspace)
+    with StreamProcessor(VISITS, workspace, keeps=feeds(VISITS, workspace)) as processor:
+        send(workspace, 2)
+        processor.run_to_end()
+        lose_table(workspace)  # while it is at work
+        send(workspace, 3)
+        with pytest.raises(ConflictError):
+            processor.run_to_end()
+    process(workspace)
+    assert len(workspace.table("visits").read()) == 1500
+    agrees(workspace)
 
 
 def test_events_that_left_the_log_unapplied_come_from_the_table(
@@ -168,6 +308,53 @@ def test_materializing_disturbs_no_stream(workspace: Workspace) -> None:
     agrees(workspace)
 
 
+def test_what_a_stream_keeps_up_is_not_made_from_anything_else(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    store, frame = nr.FeatureStore(workspace), workspace.table("visits").read().head(20)
+    with pytest.raises(
+        ConfigError, match="'habits' is kept up by stream 'visits': its values can't be made from a frame"
+    ):
+        store.materialize(HABITS, events=frame)
+    with pytest.raises(ConfigError, match="as of another instant"):
+        store.materialize(HABITS, as_of=5)
+    send(workspace, 2)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_damaged_values_are_built_anew_when_all_is(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    place = HABITS.online_spec().place
+    keys = [b"\xfe" + key for key in HABITS.online_spec().encode(USERS)]
+    workspace.online.write(place, keys, [2**62] * len(keys), [b"\xc1"] * len(keys))
+    send(workspace, 2)
+    with pytest.raises(IntegrityError, match="events of feature group 'habits' is damaged") as failed:
+        process(workspace, HABITS)
+    assert failed.value.hint == "build it from the stream's table: noria run habits --full"
+    report = nr.System("shop", [VISITS, HABITS]).run(workspace, only="habits", full=True)
+    assert not report.failed, report.failed[0].error
+    agrees(workspace)
+
+
+def test_an_event_from_the_future_empties_no_window_but_its_own(workspace: Workspace) -> None:
+    now = workspace.clock.now() // 1_000_000
+    rows = [(1, now - 60), (1, now - 30), (2, now - 30), (3, 9_000_000_000), (3, now - 5)]
+    events = [json.dumps({"user": user, "shop": "a", "amount": 1, "at": at}).encode() for user, at in rows]
+    workspace.log.create("visits", 2)
+    workspace.log.append("visits", events)
+    process(workspace, HABITS)
+    found = nr.FeatureStore(workspace).get_online(HABITS, [1, 2])
+    assert found.columns["habits.n_1h"] == [2, 1]
+    assert nr.FeatureStore(workspace).get_online(HABITS, [3]).columns["habits.n"] == [2]
+    Feed(HABITS, VISITS, workspace).end()
+    process(workspace, HABITS)  # from the table it is the same
+    found = nr.FeatureStore(workspace).get_online(HABITS, [1, 2])
+    assert found.columns["habits.n_1h"] == [2, 1]
+    assert nr.FeatureStore(workspace).get_online(HABITS, [3]).columns["habits.n"] == [2]
+
+
 def test_a_definition_that_comes_back_begins_anew(workspace: Workspace) -> None:
     send(workspace, 1)
     process(workspace, HABITS)
@@ -177,6 +364,19 @@ def test_a_definition_that_comes_back_begins_anew(workspace: Workspace) -> None:
     assert workspace.online.count(HABITS.online_spec().place) == 0  # nobody reads it
     send(workspace, 2)
     process(workspace, changed)
+    process(workspace, HABITS)
+    agrees(workspace)
+
+
+def test_what_a_source_of_the_same_name_forgot_begins_anew(workspace: Workspace) -> None:
+    send(workspace, 1)
+    process(workspace, HABITS)
+    files = nr.Source("visits", "visits.csv", schema=SCHEMA)
+    store, other = nr.FeatureStore(workspace), replace(HABITS, source=files, features={"n": nr.count(window="3h")})
+    store.materialize(other)
+    assert store.keep_up(other) == []
+    assert workspace.online.count(HABITS.online_spec().place) == 0
+    send(workspace, 2)
     process(workspace, HABITS)
     agrees(workspace)
 

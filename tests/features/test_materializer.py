@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 import noria as nr
 from noria.core import Settings
 from noria.features import partitions
+from noria.features.materializer import Materializer
 from noria.storage import Workspace
 from noria.testing import ManualClock
 from tests.features.test_parity import EVENTS, FEATURES, SCHEMA, START, Event, frame
@@ -102,6 +104,55 @@ def test_what_makes_it_compute_everything(workspace: Workspace) -> None:
     assert sum(n > 0 for n in everyone(workspace)["g.n"]) <= 10
     workspace.online.drop(GROUP.online_spec().place)
     assert store.materialize(GROUP).full  # the values were lost
+
+
+def test_of_two_at_once_none_leaves_old_values(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, store, table = np.random.default_rng(1), nr.FeatureStore(workspace), workspace.table("events")
+    table.write(frame(some(chance, 1000, 0, 100)), run_id="a")
+    store.materialize(GROUP)
+    write, note, reached, go = Materializer._write, Materializer._note, threading.Event(), threading.Event()
+
+    def wait(*args: Any) -> None:
+        if threading.current_thread() is slow and not reached.is_set():
+            reached.set()
+            go.wait()
+        write(*args)
+
+    def let(*args: Any) -> None:
+        if threading.current_thread() is not slow:
+            go.set()
+            slow.join()
+        note(*args)
+
+    monkeypatch.setattr(Materializer, "_write", wait)
+    monkeypatch.setattr(Materializer, "_note", let)
+    slow = threading.Thread(target=lambda: store.materialize(GROUP, full=True))
+    slow.start()
+    reached.wait()  # it has read the table
+    table.write(frame([replace(some(chance, 1, 7, 8)[0], hour=0)]), run_id="late")
+    store.materialize(GROUP)
+    monkeypatch.undo()
+    found = everyone(workspace)
+    store.materialize(GROUP, full=True)
+    assert found == everyone(workspace)
+
+
+def test_what_was_never_noted_is_forgotten_with_its_rows(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, store, table = np.random.default_rng(1), nr.FeatureStore(workspace), workspace.table("events")
+    table.write(frame(some(chance, 500, 0, 100)), run_id="a")
+    store.materialize(GROUP)
+    table.write(frame([replace(some(chance, 1, 7, 8)[0], hour=999)]), run_id="wrong")
+    with monkeypatch.context() as killed:
+        killed.setattr(Materializer, "_note", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.materialize(GROUP)
+    right = [*some(chance, 500, 0, 100), replace(some(chance, 1, 3, 4)[0], hour=50)]
+    table.write(frame(right), run_id="b", mode="overwrite")
+    done = store.materialize(GROUP)
+    assert store.get_online(GROUP, [7]).as_of == done.as_of
+    found = everyone(workspace)
+    store.materialize(replace(GROUP, name="h"))
+    assert list(everyone(workspace, replace(GROUP, name="h")).values()) == list(found.values())
 
 
 def test_by_partitions_it_is_the_same(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,12 @@ from noria.features import OnlineReader
 from noria.features import store as store_module
 from noria.features.catalog import Catalog
 from noria.features.definitions import derived
+from noria.features.feed import feeds
 from noria.features.online import pack
 from noria.features.parity import Parity, likeness
 from noria.features.reads import GroupRead, Read
 from noria.features.recomputation import Asked, check_parity
+from noria.pipelines import StreamProcessor
 from noria.storage import Workspace
 from noria.testing import ManualClock
 
@@ -219,6 +221,96 @@ def test_a_stream_is_a_source_too(tmp_path: Path) -> None:
             clock.advance(HOUR)
             shop.read(group, [1, 2])
         assert outcomes(shop.check()) == {"equal": 3, "late": 1}
+
+
+VISITS = nr.Stream("visits", {"user": "int32", "shop": "str", "x": "float64", "at": nr.Timestamp("s")}, key="user")
+FED = [
+    nr.FeatureGroup(
+        "users", "user", VISITS, {"n": nr.count(window="1h"), "spent": nr.sum("x"), "shops": nr.last("shop", n=3)}
+    ),
+    nr.FeatureGroup("shops", "shop", VISITS, {"n": nr.count(), "top": nr.max("x")}),  # no windows, several partitions
+]
+
+
+def asked(workspace: Workspace, group: nr.FeatureGroup, ids: list[Any]) -> Asked:
+    began, spec = workspace.clock.now(), group.online_spec()
+    found = OnlineReader(workspace.online, [spec]).read(group.name, ids)
+    now = workspace.clock.now()
+    return Asked(f"p{now}", now, now - began + 1, GroupRead.of(Read(spec, ids, found)))
+
+
+def visit(workspace: Workspace, *rows: tuple[int, str, float, int]) -> None:
+    events = [dict(zip(("user", "shop", "x", "at"), row, strict=True)) for row in rows]
+    workspace.log.create("visits", 2)
+    workspace.log.append("visits", [json.dumps(e).encode() for e in events], [b"%d" % e["user"] for e in events])
+
+
+def test_what_a_stream_had_applied_before_its_table_had_it_is_explained(tmp_path: Path) -> None:
+    with Workspace.open(Settings(tmp_path)) as workspace:
+        visit(workspace, (1, "a", 1.0, 1000), (2, "a", 2.0, 1000))
+        keeps, reads = feeds(VISITS, workspace, FED), list[Asked]()
+        with StreamProcessor(VISITS, workspace, keeps=keeps, flush_seconds=1e9) as processor:
+
+            def step() -> None:
+                while processor.step(0.1):
+                    pass
+                reads.extend(
+                    asked(workspace, group, ids) for group, ids in zip(FED, ([1, 2, 3], ["a", "b"]), strict=True)
+                )
+
+            step()
+            waiting = check_parity(reads, workspace)
+            assert list(waiting.reasons) == [
+                "the stream's table doesn't have the newest events yet: compare again later"
+            ]
+            assert set(outcomes(waiting)) == {"equal", "unknown"}
+            for rows in ([(1, "b", 3.0, 2000)], [(1, "a", 9.0, 1500), (3, "b", 1.0, 900)], [(2, "a", 5.0, 1999)]):
+                visit(workspace, *rows)  # type: ignore[arg-type]
+                step()
+            processor.flush()
+            visit(workspace, (1, "a", 50.0, 1100))
+            step()
+        parity = check_parity(reads, workspace)
+        assert set(outcomes(parity)) == {"equal", "late"}, parity.examples
+        assert parity.features["users.spent"].late > 3
+        values = {**reads[2].read.values, "users.spent": [77.0, 2.0, None]}
+        reads[2] = replace(reads[2], read=msgspec.structs.replace(reads[2].read, values=values))
+        (example,) = [one for one in check_parity(reads, workspace).examples if one.outcome == "different"]
+        assert (example.entity, example.online) == (1, 77.0)
+
+
+@pytest.mark.soak
+def test_all_reads_amid_a_running_stream_are_explained(tmp_path: Path) -> None:
+    random, done, reads = Random(3), threading.Event(), list[Asked]()
+    with Workspace.open(Settings(tmp_path)) as workspace:
+
+        def work() -> None:
+            with Workspace.open(Settings(tmp_path)) as own:
+                keeps = feeds(VISITS, own, FED)
+                with StreamProcessor(VISITS, own, keeps=keeps, flush_seconds=0.4) as processor:
+                    processor.run(done)
+
+        visit(workspace, (1, "a", 1.0, 1000))
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        end, at = time.monotonic() + 4, 10_000
+        while time.monotonic() < end:
+            at += 60
+            times = [at - random.randrange(5000) for _ in range(random.randrange(8))]
+            visit(workspace, *((random.randrange(20), random.choice("abcd"), random.uniform(0, 9), t) for t in times))
+            for group, ids in zip(FED, (list(range(21)), list("abcde")), strict=True):
+                reads.append(asked(workspace, group, random.sample(ids, 3)))
+            time.sleep(random.uniform(0, 0.02))
+        running = check_parity(reads[-40:], workspace)
+        assert set(outcomes(running)) <= {"equal", "late", "unknown"}, running.examples
+        done.set()
+        for thread in threads:
+            thread.join()
+        with StreamProcessor(VISITS, workspace) as processor:
+            processor.run_to_end()
+        parity = check_parity(reads, workspace)
+        assert set(outcomes(parity)) == {"equal", "late"}
 
 
 @pytest.mark.parametrize(
