@@ -348,10 +348,15 @@ class StreamProcessor:
         return (self._workspace.clock.now() - watermark) / 1_000_000
 
     def _ensure_tables(self, made: pl.DataFrame) -> None:
-        """Empty tables to begin with, so that those who read them find their columns."""
-        for sink, schema in zip(self._sinks[:2], (pl.Schema(QUARANTINE), made.schema), strict=True):
-            assert isinstance(sink, TableSink)
-            sink.make(schema, self._ends)
+        """Empty tables to begin with, so that those who read them find their columns.
+
+        A lost quarantine stays empty: what was in it may have been sent again since, and would be once more.
+        """
+        bad, good = self._sinks[:2]
+        assert isinstance(bad, TableSink)
+        assert isinstance(good, TableSink)
+        bad.make(pl.Schema(QUARANTINE), dict)
+        good.make(made.schema, self._ends)
 
     def _ends(self) -> dict[int, int]:
         """Where the partitions end, if any of their events may have been processed."""

@@ -111,9 +111,9 @@ class TableSink:
         mark = self._marks[partition] = self._table.mark(self._name(partition))
         if committed <= self._table.mark(f"{self._name(partition)}/lost"):
             committed = 0
-        # What was committed left no row here, and so no reason to move the mark; or the table is an older one that was
-        # brought back: its last events are looked at again. The quarantine may have had nothing for long.
-        self._begun[partition] = max(mark, committed) if self._bad or mark < 0 else mark
+        # What was committed is here, too, if there was no row and so no reason to move the mark: read again under other
+        # checks, events that were bad would come here, and from the quarantine once more.
+        self._begun[partition] = max(mark, committed)
         return self._begun[partition]
 
     def write(self, good: StreamRows, bad: StreamRows) -> int:
