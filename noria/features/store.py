@@ -188,9 +188,18 @@ class FeatureStore:
             run_id: kept with the note of what was done.
             progress: who shows how far it is.
             full: build the group's values anew from the stream's table; until that is done they are missing.
+
+        Raises:
+            ConfigError: the group's source is no stream.
         """
+        check_group(group)
         stream = group.source
-        assert isinstance(stream, Stream)
+        if not isinstance(stream, Stream):
+            raise ConfigError(
+                f"feature group {group.name!r} reads {stream.name!r}, which is no stream",
+                hint="materialize(group) computes the values of a source's groups",
+                field="group",
+            )
         if full:
             Feed(group, stream, self._workspace).end()
         made = feeds(stream, self._workspace, [group])

@@ -392,6 +392,12 @@ def test_a_run_catches_up(workspace: Workspace) -> None:
     assert [step.status for step in system.status(workspace)] == ["fresh", "fresh"]
 
 
+def test_only_groups_of_streams_catch_up(workspace: Workspace) -> None:
+    group = replace(HABITS, source=nr.Source("visits", "visits.csv", schema=SCHEMA))
+    with pytest.raises(ConfigError, match="reads 'visits', which is no stream"):
+        nr.FeatureStore(workspace).catch_up(group)
+
+
 def test_steps_must_leave_the_columns(workspace: Workspace) -> None:
     workspace.log.create("visits", 2)
     source = nr.Source("visits_before", "visits.csv", schema=SCHEMA, steps=[nr.Drop(["amount"])])
