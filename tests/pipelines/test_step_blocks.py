@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import noria as nr
@@ -83,6 +83,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.1
 
 
 @settings(max_examples=200, deadline=None)
+@example([0.0, 1.7976931348623157e308, 1.7976931348623157e308, -8.98846567431158e307], 0)
 @given(st.lists(st.none() | FLOATS, min_size=1, max_size=20), st.integers(0, 20))
 def test_every_state_is_finite_and_every_value_stays_a_number(values: list[float | None], at: int) -> None:
     frame = pl.DataFrame({"x": values}, schema={"x": pl.Float64})

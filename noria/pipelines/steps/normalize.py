@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,8 @@ class Normalize:
 
 
 def _scale(shift: float, width: float) -> tuple[float, float]:
-    factor = 1.0 / width if width > 0 else 1.0
+    # A width that is beyond floats would make the factor 0, and what is as far away as that NaN: infinity times 0.
+    factor = 1.0 / min(width, sys.float_info.max) if width > 0 else 1.0
     # Polars takes -0.0 for nothing to subtract, which it isn't for x = -0.0.
     return shift + 0.0, factor if math.isfinite(factor) else 1.0
 
