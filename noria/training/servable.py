@@ -84,6 +84,15 @@ class TabularServable:
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
 
+    def size(self, operation: str, request: Any) -> int:
+        return len(request.instances if request.instances is not None else request.entities)
+
+    def entity(self, operation: str, request: Any) -> str:
+        """The first row's entity: a request is answered by one version."""
+        if request.instances is not None or not self._entities:
+            return ""
+        return str(getattr(request.entities[0], _attribute(next(iter(self._entities)))))
+
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
         return self._answer(requests, [None] * len(requests))
 
