@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError, allowed
+from noria.serving.access import Access
 from noria.serving.batches import Batches
 from noria.serving.events import EventDoor, describe
 from noria.serving.feast import describe_feast, feast_routes
@@ -21,7 +22,8 @@ from noria.serving.feature_door import FeatureDoor
 from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
-from noria.serving.requests import MethodNotAllowedError, check_body, check_key
+from noria.serving.requests import MethodNotAllowedError, TooManyRequestsError, check_body
+from noria.serving.scopes import scope_of
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
@@ -44,7 +46,7 @@ class ModelServer:
         servables: loaded versions of different models; they are warmed up before the server says that it is ready.
         metrics: where requests are counted.
         logger: where errors, and a sample of the predictions, are logged.
-        api_keys: SHA-256 digests (hex) of the accepted keys; without any, everybody is served.
+        keys: judges the requests' API keys; without it everybody is served.
         limits: of a connection.
         events: where `POST /events` goes; without it there is no such path.
         features: where `POST /features` goes; without it there is no such path.
@@ -57,7 +59,7 @@ class ModelServer:
         *,
         metrics: MetricsCollector | None = None,
         logger: MLLogger | None = None,
-        api_keys: frozenset[str] = frozenset(),
+        keys: Access | None = None,
         limits: Limits | None = None,
         events: EventDoor | None = None,
         features: FeatureDoor | None = None,
@@ -79,7 +81,7 @@ class ModelServer:
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
         self._logger = logger
-        self._api_keys = tuple(sorted(api_keys))
+        self._keys = keys or Access()
         self._ready = False
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -193,8 +195,7 @@ class ModelServer:
         self._requests += 1
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
-            if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
-                check_key(exchange, self._api_keys)
+            self._keys.check(exchange, scope_of(exchange.path))
             servable = self._operations.get(exchange.path)
             if servable is not None and exchange.method == b"POST":
                 self._accept(exchange, *servable)
@@ -315,6 +316,8 @@ class ModelServer:
         extra = {401: b"www-authenticate: Bearer\r\n", 503: b"retry-after: 1\r\n"}.get(error.status, b"")
         if isinstance(error, MethodNotAllowedError):
             extra = b"allow: %b\r\n" % error.allowed.encode()
+        elif isinstance(error, TooManyRequestsError):
+            extra = b"retry-after: %d\r\n" % error.retry_after
         known = exchange.path in self._operations or exchange.path in self._doors
         self._batches.count(exchange, exchange.path.decode() if known else "other", error.status)
         exchange.respond(error.status, msgspec.json.encode(problem), _PROBLEM, extra)
