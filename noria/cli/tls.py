@@ -6,9 +6,7 @@ import ssl
 from pathlib import Path
 
 from noria.core import ConfigError, Settings
-from noria.serving.keys import is_loopback
-
-_HOW = "set serve.certificate to a PEM file with certificate and key"
+from noria.serving.keys import check_plain
 
 
 def certificate(settings: Settings) -> Path | None:
@@ -19,13 +17,7 @@ def certificate(settings: Settings) -> Path | None:
     """
     serve = settings.serve
     if not serve.certificate:
-        if serve.tls == "here" and not is_loopback(serve.host):
-            raise ConfigError(
-                f"{serve.host} can be reached from other machines, and there is no certificate for HTTPS",
-                hint=f'{_HOW}; or serve.tls to "elsewhere" where a proxy in front of noria speaks TLS; '
-                "or listen on 127.0.0.1",
-                field="serve.certificate",
-            )
+        check_plain(serve.host, serve.tls)
         return None
     path = settings.root / serve.certificate
     try:
@@ -34,7 +26,7 @@ def certificate(settings: Settings) -> Path | None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(
             f"serve.certificate: {path} can't be used: {error}",
-            hint=f"{_HOW}, not encrypted: cat certificate.pem key.pem > both.pem",
+            hint="give a PEM file with certificate and key, not encrypted: cat certificate.pem key.pem > both.pem",
             field="serve.certificate",
         ) from error
     return path

@@ -22,7 +22,7 @@ from noria.serving.access import Access, following
 from noria.serving.events import EventDoor
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.key_records import ApiKeys
-from noria.serving.keys import check_bind, is_loopback, parse_keys
+from noria.serving.keys import check_bind, check_plain, is_loopback, parse_keys
 from noria.serving.loading import load_servable
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
@@ -86,6 +86,7 @@ def _keys(options: argparse.Namespace, settings: Settings, logger: MLLogger) -> 
     """The API keys, followed over a connection of their own, so that nothing else holds a revocation up."""
     with closing(open_records(settings.storage.records, settings.root)) as records:
         check_bind(options.host, settings.serve.api_keys, ApiKeys(records))
+        check_plain(options.host, settings.serve.tls)
         with following(
             Access(replicas=options.replicas),
             records,

@@ -1,4 +1,4 @@
-"""When API keys are needed: as soon as others than this machine can reach the server."""
+"""When API keys and HTTPS are needed: as soon as others than this machine can reach the server."""
 
 from __future__ import annotations
 
@@ -47,3 +47,18 @@ def check_bind(host: str, api_keys: str, stored: ApiKeys | None = None) -> None:
         hint="make one: noria keys create NAME --scope predict,events; or listen on 127.0.0.1",
         field="serve.host",
     )
+
+
+def check_plain(host: str, tls: str) -> None:
+    """Refuse to speak plain HTTP beyond loopback, unless `serve.tls` says that TLS ends elsewhere.
+
+    Raises:
+        ConfigError: it doesn't say so.
+    """
+    if tls != "elsewhere" and not is_loopback(host):
+        raise ConfigError(
+            f"{host} can be reached from other machines, and there is no certificate for HTTPS",
+            hint="set serve.certificate to a PEM file with certificate and key, for noria serve; or serve.tls to "
+            '"elsewhere" where a proxy in front of noria speaks TLS; or listen on 127.0.0.1',
+            field="serve.certificate",
+        )
