@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from noria.core import Clock, RequestError, SystemClock
+from noria.core import Clock, ConfigError, RequestError, SystemClock
 from noria.serving.key_records import COLLECTION
 from noria.serving.key_ring import KeyRing
 from noria.serving.protocol import Exchange
@@ -57,6 +57,8 @@ class Access:
         clock: Clock | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        if replicas < 1:
+            raise ConfigError(f"{replicas} replicas can't share a rate", hint="it must be 1 or more", field="replicas")
         self._snapshot = _Snapshot(ring or KeyRing())
         self._replicas = replicas
         self._clock = clock or SystemClock()

@@ -391,6 +391,11 @@ def test_no_window_has_more_than_the_bucket_allows(rate: float, burst: float, st
             assert last - first + 1 <= burst + rate * (passed[last] - start) + 1e-3
 
 
+def test_no_replicas_share_no_rate() -> None:
+    with pytest.raises(ConfigError, match="0 replicas"):
+        Access(replicas=0)
+
+
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     bucket = TokenBucket(Rate(1, 1), 10.0)
     assert bucket.take(10.0) == 0
