@@ -15,6 +15,7 @@ import msgspec
 
 from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
 from noria.registry import Deployment
+from noria.serving.access import Access
 from noria.serving.batches import Batches
 from noria.serving.events import EventDoor, describe
 from noria.serving.exposures import Exposure
@@ -24,7 +25,8 @@ from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
 from noria.serving.replies import Replies
-from noria.serving.requests import MethodNotAllowedError, check_body, check_key, timeout_of
+from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
+from noria.serving.scopes import scope_of
 from noria.serving.servable import Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
@@ -49,7 +51,7 @@ class ModelServer:
         servables: loaded versions of different models; they are warmed up before the server says that it is ready.
         metrics: where requests are counted.
         logger: where errors, and a sample of the predictions, are logged.
-        api_keys: SHA-256 digests (hex) of the accepted keys; without any, everybody is served.
+        keys: judges the requests' API keys; without it everybody is served.
         limits: of a connection.
         events: where `POST /events` goes; without it there is no such path.
         features: where `POST /features` goes; without it there is no such path.
@@ -64,7 +66,7 @@ class ModelServer:
         *,
         metrics: MetricsCollector | None = None,
         logger: MLLogger | None = None,
-        api_keys: frozenset[str] = frozenset(),
+        keys: Access | None = None,
         limits: Limits | None = None,
         events: EventDoor | None = None,
         features: FeatureDoor | None = None,
@@ -87,7 +89,7 @@ class ModelServer:
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
-        self._api_keys = tuple(sorted(api_keys))
+        self._keys = keys or Access()
         self._expose = expose
         self._ready = False
         self._stop: asyncio.Event | None = None
@@ -233,11 +235,12 @@ class ModelServer:
         self._requests += 1
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
-            if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
-                check_key(exchange, self._api_keys)
             target = self._operations.get(exchange.path)
+            if target is not None:
+                exchange.route = target[0]
+            self._keys.check(exchange, scope_of(exchange.path))
             if target is not None and exchange.method == b"POST":
-                exchange.route, model, operation, version = target
+                _, model, operation, version = target
                 check_body(exchange)
                 self.ask(exchange, model, operation, version)
             elif exchange.path in self._doors:
