@@ -237,14 +237,14 @@ class ModelServer:
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
             target = self._operations.get(exchange.path)
-            if target is not None:
-                exchange.route = target[0]
-            self._keys.check(exchange, scope_of(exchange.path))
             if target is not None and exchange.method == b"POST":
-                _, model, operation, version = target
+                exchange.route, model, operation, version = target
+                self._keys.check(exchange, "predict")
                 check_body(exchange)
                 self.ask(exchange, model, operation, version)
-            elif exchange.path in self._doors:
+                return
+            self._keys.check(exchange, scope_of(exchange.path))
+            if exchange.path in self._doors:
                 exchange.route, accept = self._doors[exchange.path]
                 if exchange.method != b"POST":
                     raise MethodNotAllowedError(exchange.method, "POST")
