@@ -116,9 +116,10 @@ class Fleet:
             GatewayError: a new one can't be started; there are as many as before.
         """
         async with self._changing:
-            alive = [replica for replica in self.replicas if replica.state != "failed"]
+            leaving = [replica for replica in self.replicas if replica.state == "failed"]
+            alive = [replica for replica in self.replicas if replica not in leaving]
             await self._grow(count - len(alive))
-            leaving = [r for r in self.replicas if r not in alive] + _last_first(alive)[: max(0, len(alive) - count)]
+            leaving += _last_first(alive)[: max(0, len(alive) - count)]
             await asyncio.gather(*(self._retire(replica) for replica in leaving))
 
     async def roll(self) -> None:

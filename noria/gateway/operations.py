@@ -10,14 +10,11 @@ from typing import Any
 
 from noria.core.errors import ConfigError, NotFoundError, allowed
 from noria.gateway.fleet import MOST_REPLICAS, Fleet
-from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
+from noria.gateway.proxy_config import BASE_WEIGHT, FIRST_ID_ELSEWHERE, Upstream
 from noria.gateway.proxy_options import ProxyOptions
 from noria.gateway.scaler import Scaler
 from noria.gateway.server import Server
 from noria.gateway.statistics import ServerStatistics
-
-_FIRST_ID = 1000
-"""Of servers elsewhere; the replicas' are below."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ async def upstream_of(address: str, others: dict[str, Upstream], weight: int = B
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"unknown host {server.host!r}", hint="use an address", field="servers") from error
     ids = {upstream.id for upstream in others.values()}
-    free = next(number for number in range(_FIRST_ID, _FIRST_ID + len(ids) + 1) if number not in ids)
+    free = next(number for number in range(FIRST_ID_ELSEWHERE, FIRST_ID_ELSEWHERE + len(ids) + 1) if number not in ids)
     return Upstream(name, str(found[0][4][0]), server.port, free, _weight(weight), ready=True)
 
 

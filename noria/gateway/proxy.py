@@ -89,20 +89,7 @@ class Proxy:
             GatewayError: the new one doesn't start; the old one goes on as it was.
         """
         async with self._lock:
-            old, state = self._process, None
-            if old is not None and self._ready:
-                state = await old.state()
-            new = self._process_of(options, *([state] if state else []))
-            try:
-                await self._begin(new)
-            except BaseException:
-                self._process, self._ready = old, state is not None
-                raise
-            self.options = options
-            if old is not None and old.child.running:
-                await old.retire()
-                self._retired[old] = asyncio.create_task(self._bury(old))
-        self._tell("proxy_reloaded")
+            await self._reload(options)
 
     async def put(self, upstream: Upstream) -> None:
         """Add a server, or change what is known about it."""
@@ -112,7 +99,7 @@ class Proxy:
                 try:
                     await process.put(upstream)
                 except GatewayError as error:
-                    self._replace(process, error)
+                    await self._replace(process, error)
 
     async def change(self, name: str, **changes: object) -> None:
         """Change a server that may be gone by now."""
@@ -201,6 +188,7 @@ class Proxy:
                 await process.remove(name)
         except BaseException:
             process.child.kill()
+            await process.child.exited()
             raise
         self._process, self._ready = process, True
         self._lost.clear()
@@ -216,10 +204,24 @@ class Proxy:
     def _running(self) -> HAProxy | None:
         return self._process if self._ready and self._process and self._process.child.running else None
 
-    def _replace(self, process: HAProxy, error: GatewayError) -> None:
-        self._tell("proxy_lost", cause=error.message)
-        self._ready = False
-        process.child.kill()  # the next one is told everything anew
+    async def _reload(self, options: ProxyOptions) -> None:
+        old = self._running()
+        new = self._process_of(options, *([await old.state()] if old else []))
+        await self._begin(new)
+        self.options = options
+        if old is not None and old.child.running:
+            await old.retire()
+            self._retired[old] = asyncio.create_task(self._bury(old))
+        self._tell("proxy_reloaded")
+
+    async def _replace(self, process: HAProxy, cause: GatewayError) -> None:
+        """Have a process that knows everything, because this one couldn't be told; gently, if it still hears us."""
+        self._tell("proxy_refused", cause=cause.message)
+        try:
+            await self._reload(self.options)
+        except (GatewayError, OSError):
+            self._ready = False
+            process.child.kill()  # the next one is told everything anew
 
     async def _idle(self, name: str) -> bool:
         row = (await self.statistics()).get(name)

@@ -30,6 +30,9 @@ from noria.gateway.proxy_options import ALGORITHMS, ProxyOptions
 BACKEND = "replicas"
 BASE_WEIGHT = 100
 """Of a server of which nobody says more; not 1, so that a part of it is a whole number, too."""
+FIRST_ID_ELSEWHERE = 1000
+"""Of servers elsewhere; the ids of replicas are below."""
+_WAITING_ROOM_ID = 999
 _POLL_MILLISECONDS = 20
 _ERRORS = {
     400: ("Bad request", "the request isn't valid HTTP, or its headers are too long"),
@@ -236,7 +239,7 @@ def _backend(config: ProxyConfig) -> Sequence[str]:
         "option redispatch 1",
         "retry-on conn-failure empty-response junk-response",
         *(f"server {server_line(upstream, options)}{_held(upstream)}" for upstream in config.upstreams),
-        f"server waiting-room unix@{config.waiting_room} backup no-check maxconn 0",
+        f"server waiting-room unix@{config.waiting_room} id {_WAITING_ROOM_ID} backup no-check maxconn 0",
     )
 
 
