@@ -47,8 +47,12 @@ class ScaleLimits:
                 hint="give the smaller number first",
                 field="replicas_max",
             )
-        if not (0 < self.target <= 1 and 0 <= self.band < 1):
-            raise ConfigError(f"target {self.target}, band {self.band}", hint="shares, from 0 to 1", field="target")
+        if not (self.target > 0 and 0 <= self.band < 1 and self.target * (1 + self.band) < 1):
+            raise ConfigError(
+                f"target {self.target} and band {self.band} ask for more only when a core is more than busy",
+                hint="target * (1 + band) has to be below 1, and both positive",
+                field="target",
+            )
         if min(self.interval, self.up_after, self.down_after) <= 0:
             raise ConfigError("interval, up_after and down_after must be positive", field="interval")
 

@@ -66,7 +66,7 @@ class Fleet:
 
         Args:
             on_started: called once.
-            others: what else shall run from the start to the end; their errors are ours.
+            others: what else shall run from the start to the end; an error there is told, and the rest goes on.
 
         Raises:
             GatewayError: when something can't be started at first, or when the last replica is given up.
@@ -76,8 +76,10 @@ class Fleet:
         self._heed()
         over: asyncio.Task[Any] = asyncio.create_task(self._over.wait())
         try:
-            for coroutine in (self.proxy.keep(), self._await_start(on_started, self._count), *others):
+            for coroutine in (self.proxy.keep(), self._await_start(on_started, self._count)):
                 self._spawn(coroutine)
+            for coroutine in others:
+                self._spawn(self._aside(coroutine))
             for _ in range(self._count):
                 self._add()
             both: set[asyncio.Future[Any]] = {self._broken, over}
@@ -153,6 +155,12 @@ class Fleet:
 
         task.add_done_callback(done)
         return task
+
+    async def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._tell("gateway_failed", cause=f"{type(error).__name__}: {error}")
 
     async def _await_start(self, on_started: Callable[[], None], count: int) -> None:
         await self.proxy.started.wait()

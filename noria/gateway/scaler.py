@@ -40,7 +40,7 @@ class Scaler:
             if share is None or self.limits.minimum == self.limits.maximum or self._fleet.changing:
                 continue
             loads.append(Load(share, await self._queued()))
-            count = wanted(len(pids), loads, self.limits)
+            count = wanted(len(pids), list(loads), self.limits)
             if count != len(pids) and self._whole():
                 await self._scale(len(pids), count, share)
                 loads.clear()

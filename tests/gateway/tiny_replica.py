@@ -22,6 +22,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 await asyncio.sleep(3600)
             if path.startswith("/slow"):
                 await asyncio.sleep(0.5)
+            if path.endswith("/burn"):
+                sum(range(200_000))
             if path == "/forever":
                 await asyncio.sleep(3600)
             status, answer = "200 OK", str(os.getpid()).encode()
