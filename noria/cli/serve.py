@@ -17,6 +17,7 @@ from noria.cli.show import out, say
 from noria.core import ConfigError, Settings, SystemClock, to_iso
 from noria.gateway import Supervisor
 from noria.gateway.child import LAUNCHER
+from noria.monitoring.tending import tending
 from noria.pipelines import Stream
 from noria.pipelines.intake import publish
 from noria.registry import ModelRegistry
@@ -40,6 +41,7 @@ def serve(options: Namespace) -> int:
     publish(streams, settings)
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings))
+        stack.enter_context(tending(settings, _tell_done))
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
@@ -130,6 +132,10 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         run_dir=Path(settings.state_dir) / "serve",
         on_event=_tell,
     )
+
+
+def _tell_done(what: str) -> None:
+    say(f"{to_iso(SystemClock().now())[:19]}  {what}")
 
 
 def _tell(event: str, **fields: object) -> None:

@@ -80,6 +80,10 @@ class Moments:
         return Moments(n, (self.n * self.mean + other.n * other.mean) / n, (spread + apart) / (n - 1))
 
 
+NOTHING = Moments(0, 0.0, 0.0)
+"""No observation."""
+
+
 def rate(successes: int, n: int, alpha: float) -> Interval:
     """A probability, from successes in n trials: exact at every n.
 
@@ -185,13 +189,13 @@ def _furthest(samples: Sequence[tuple[int, int, float]], room: float) -> list[fl
     def fits(force: float) -> bool:
         return sum(_surprise(s, n, p) for (s, n, _), p in zip(samples, at(force), strict=True)) <= room
 
-    high = 1e-6
+    high = 1.0
     while fits(high):
         high *= 2.0
         if high > 1e30:  # every probability is 0 or 1, and likely
             return at(high)
-    low = high / 2.0 if high > 1e-6 else 0.0
-    for _ in range(60):
+    low = high / 2.0 if high > 1.0 else 0.0
+    for _ in range(50):
         middle = (low + high) / 2.0
         low, high = (middle, high) if fits(middle) else (low, middle)
     return at(high)

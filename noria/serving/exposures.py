@@ -53,6 +53,9 @@ class Tally(msgspec.Struct):
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(mine + theirs for mine, theirs in zip(_values(self), _values(other), strict=True)))
 
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(*(mine - theirs for mine, theirs in zip(_values(self), _values(other), strict=True)))
+
 
 class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
     """An answer that a variant gave.
