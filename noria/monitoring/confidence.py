@@ -214,5 +214,5 @@ def _under(successes: int, n: int, force: float) -> float:
     if force == 0.0:
         return successes / n if n else 0.5
     root = math.sqrt(max((n - force) ** 2 + 4.0 * force * successes, 0.0))
-    p = 2.0 * successes / (n - force + root) if n >= force else (force - n + root) / (2.0 * force)
+    p = 2.0 * successes / (n - force + root) if n > force else (force - n + root) / (2.0 * force)
     return min(max(p, 0.0), 1.0)
