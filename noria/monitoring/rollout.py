@@ -90,9 +90,9 @@ class Rollout:
         if after.over:
             return [self._finish(deployment)]
         begin_step(self.workspace.records, after, evidence.totals, now)
-        share = after.variants[0].share
+        share = f"{after.variants[0].share * 100:.4g}%"
         requests = evidence.of(deployment.variants[0].name).requests
-        why = f"step {after.step + 1} of {len(after.steps)}: {share * 100:.4g}% of the entities, after {requests:,} requests"
+        why = f"step {after.step + 1} of {len(after.steps)}: {share} of the entities, after {requests:,} requests"
         self._deployments.change(deployment, after, f"advance {deployment.kind}", why, WHO)
         return [Done(deployment.label, "advance", why)]
 

@@ -225,6 +225,8 @@ def _check(made: Deployment) -> None:
         raise ConfigError(
             f"{made.model}@{made.control.version} is the champion already", hint="try another version as a canary"
         )
+    if not 0.0 < made.judging.alpha < 1.0:
+        raise ConfigError(f"alpha={made.judging.alpha} is no chance to be wrong", hint="it is between 0 and 1: 0.05")
     if made.steps and (made.every <= 0 or list(made.steps) != sorted(set(made.steps))):
         raise ConfigError(
             "the steps of a canary must grow, and last some time", hint="as in: --steps 1,10,50,100 --every 10m"
