@@ -84,10 +84,11 @@ NOTHING = Moments(0, 0.0, 0.0)
 """No observation."""
 
 
-def rate(successes: int, n: int, alpha: float) -> Interval:
+def rate(successes: float, n: float, alpha: float) -> Interval:
     """A probability, from successes in n trials: exact at every n.
 
-    The prior is Jeffreys', Beta(1/2, 1/2).
+    The prior is Jeffreys', Beta(1/2, 1/2). Counts needn't be whole: those that stand for fewer independent ones are
+    less than they were.
 
     Raises:
         ConfigError: alpha isn't between 0 and 1.
@@ -101,7 +102,7 @@ def rate(successes: int, n: int, alpha: float) -> Interval:
     return Interval(lower, upper)
 
 
-def rate_difference(successes: int, n: int, other_successes: int, other_n: int, alpha: float) -> Interval:
+def rate_difference(successes: float, n: float, other_successes: float, other_n: float, alpha: float) -> Interval:
     """The first probability less the second one: exact at every n of both, however they came to be.
 
     >>> interval = rate_difference(60, 1000, 20, 1000, 0.05)
@@ -170,13 +171,13 @@ def _spread(n: int, variance: float) -> float:
     return variance * (n * _RHO2 + 1.0) / (n * n * _RHO2)
 
 
-def _log_mixture(successes: int, n: int) -> float:
+def _log_mixture(successes: float, n: float) -> float:
     """The logarithm of B(s + 1/2, n - s + 1/2) / B(1/2, 1/2): the likelihood, averaged over the prior."""
     gamma = math.lgamma
     return gamma(successes + 0.5) + gamma(n - successes + 0.5) - gamma(n + 1.0) - math.log(math.pi)
 
 
-def _furthest(samples: Sequence[tuple[int, int, float]], room: float) -> list[float]:
+def _furthest(samples: Sequence[tuple[float, float, float]], room: float) -> list[float]:
     """The probabilities with the largest sum, by their signs, whose data aren't less likely than exp(-room).
 
     Minus the logarithm of the likelihood is convex, so that there is one such point; in it the derivatives of all
@@ -201,7 +202,7 @@ def _furthest(samples: Sequence[tuple[int, int, float]], room: float) -> list[fl
     return at(high)
 
 
-def _surprise(successes: int, n: int, p: float) -> float:
+def _surprise(successes: float, n: float, p: float) -> float:
     """Minus the logarithm of the likelihood."""
     failures = n - successes
     if (successes and p <= 0.0) or (failures and p >= 1.0):
@@ -209,7 +210,7 @@ def _surprise(successes: int, n: int, p: float) -> float:
     return (-successes * math.log(p) if successes else 0.0) - (failures * math.log1p(-p) if failures else 0.0)
 
 
-def _under(successes: int, n: int, force: float) -> float:
+def _under(successes: float, n: float, force: float) -> float:
     """Where the derivative of `_surprise` is the force: n p - s = force · p (1 - p)."""
     if force == 0.0:
         return successes / n if n else 0.5

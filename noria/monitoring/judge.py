@@ -5,9 +5,9 @@ a whole confidence sequence beyond what is tolerated, so that looking every seco
 over all questions, variants and steps together the chance to find any of them worse (or better) that isn't is
 `Judging.alpha` at most (each has an equal part of it: Bonferroni).
 
-This rests on requests that are independent. Where a few entities send most of them, or all fail while something that
-they need is down, errors come in bunches, and alpha is larger than it says; what is tolerated (`Judging.errors`) is for
-that, too. Rewards are of entities, and free of this.
+Requests count for as many as are independent (see `noria.monitoring.clusters`): an entity that fails again and again
+is one that fails. What still may look worse than it is: a variant that happened to be asked more while everything
+failed for a few seconds; `Judging.errors`, what is tolerated, is for that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from noria.monitoring.clusters import effective_errors, effective_logarithms
 from noria.monitoring.confidence import NOTHING, Interval, Moments, mean_difference, rate, rate_difference
 from noria.monitoring.evidence import Evidence
 from noria.registry import Deployment, Judging, Variant
@@ -138,13 +139,13 @@ def _has_reward(deployment: Deployment, variant: Variant) -> bool:
 
 def errors(tried: Tally, control: Tally, judging: Judging, alpha: float) -> Comparison:
     """The shares of requests that failed."""
-    difference = rate_difference(tried.errors, tried.requests, control.errors, control.requests, alpha)
+    difference = rate_difference(*effective_errors(tried), *effective_errors(control), alpha)
     return Comparison("errors", _share(tried), _share(control), difference, judging.errors)
 
 
 def latency(tried: Tally, control: Tally, judging: Judging, alpha: float) -> Comparison:
     """The geometric means of the latencies of what didn't fail: the mean logarithms are compared."""
-    one, other = _logarithms(tried), _logarithms(control)
+    one, other = effective_logarithms(tried), effective_logarithms(control)
     apart = mean_difference(one, other, alpha)
     ratio = Interval(_exp(apart.lower), _exp(apart.upper))
     return Comparison("latency", _typical(one), _typical(other), ratio, judging.latency)
@@ -159,10 +160,6 @@ def reward(tried: Moments | None, control: Moments | None, judging: Judging, alp
 
 def _share(tally: Tally) -> float | None:
     return tally.errors / tally.requests if tally.requests else None
-
-
-def _logarithms(tally: Tally) -> Moments:
-    return Moments.of(tally.requests - tally.errors, tally.log_seconds, tally.log_seconds2)
 
 
 def _mean(sample: Moments) -> float | None:
