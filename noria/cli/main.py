@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import noria
+from noria.cli.deployment_words import add_deployments
 from noria.core.errors import NoriaError
 
 _EPILOG = """\
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quarantine(commands, project)
     _add_features(commands, project)
     _add_models(commands, project)
+    add_deployments(commands, project, _add)
     _add_predictions(commands, project)
     _add_keys(commands, project)
     _add_servers(commands, project)

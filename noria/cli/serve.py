@@ -18,6 +18,7 @@ from noria.cli.tls import certificate
 from noria.core import ConfigError, Settings, SystemClock, to_iso
 from noria.gateway import ProxyOptions, ScaleLimits, Supervisor
 from noria.gateway.child import LAUNCHER
+from noria.monitoring.tending import tending
 from noria.pipelines import Stream
 from noria.pipelines.intake import publish
 from noria.registry import ModelRegistry
@@ -42,6 +43,7 @@ def serve(options: Namespace) -> int:
     publish(streams, settings)
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings))
+        stack.enter_context(tending(settings, _tell_done))
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
@@ -151,6 +153,10 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
 def run_directory(settings: Settings) -> Path:
     """Where the gateway of a project keeps its logs and sockets."""
     return settings.state_dir / "serve"
+
+
+def _tell_done(what: str) -> None:
+    say(f"{to_iso(SystemClock().now())[:19]}  {what}")
 
 
 def _tell(event: str, **fields: object) -> None:
