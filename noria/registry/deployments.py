@@ -54,6 +54,14 @@ class Deployments:
         found = self._records.list(HISTORY, f"{model}/", newest_first=True)
         return [Deployment.from_dict(record.data) for record in found]
 
+    def live(self, model: str) -> list[ModelVersion]:
+        """Every version that answers now or may answer at once: the champion, the one before, what is tried."""
+        numbers = self._registry.champions(model)[-2:]
+        latest = self.get(model)
+        if latest is not None and not latest.over:
+            numbers += latest.versions
+        return [self._registry.get(model, number) for number in sorted(set(numbers))]
+
     def start(
         self,
         model: str,
