@@ -71,12 +71,13 @@ class Exchange:
         deadline: on the clock of `started`; nobody waits for an answer after it.
         make, write: how another protocol's body becomes a servable's request, and its answer a body (see `Door`).
         explain: how another protocol tells an error.
+        servable: who was asked, if a model was.
         trial, variant: the deployment that it takes part in, and who answers.
     """
 
     __slots__ = (
         "_protocol", "answer", "body", "deadline", "explain", "headers", "keep_alive", "make", "method", "path",
-        "request_id", "route", "started", "trial", "variant", "write",
+        "request_id", "route", "servable", "started", "trial", "variant", "write",
     )  # fmt: skip
 
     counts = True
@@ -96,6 +97,7 @@ class Exchange:
         self.make: Callable[[Any], Any] | None = None
         self.write: Write | None = None
         self.explain: Explain | None = None
+        self.servable: Any = None
         self.trial: Any = None
         self.variant = ""
         given = headers.get(b"x-request-id", b"")
@@ -252,7 +254,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         name = name.lower()
         if name in _KEPT:
-            self._headers[name] = value
+            # Of several, no traceparent counts (W3C Trace Context).
+            self._headers[name] = b"" if name == b"traceparent" and name in self._headers else value
         elif name == b"content-length":
             if int(value) > self._limits.max_body_bytes:
                 raise self._too_large()
