@@ -32,7 +32,7 @@ from noria.serving.prediction_files import Segments
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
 from noria.storage import Workspace, open_records
-from noria.telemetry import MetricsCollector, MLLogger
+from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 
 
 def main() -> int:
@@ -67,6 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
         writer = f"server-{options.replica}"
         predictions = PredictionLog.of(settings, writer, metrics, workspace.clock)
         exposures = _exposures(settings, writer, metrics, workspace)
+        tracer = RequestTracer.of(settings, writer, metrics, logger)
         server = ModelServer(
             servables,
             metrics=metrics,
@@ -78,6 +79,7 @@ def _serve(options: argparse.Namespace) -> int:
             predictions=predictions,
             expose=exposures.put,
             access_log=settings.serve.access_log,
+            tracer=tracer,
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
@@ -88,6 +90,8 @@ def _serve(options: argparse.Namespace) -> int:
         exposures.close()
         if predictions is not None:
             predictions.close()
+        if tracer is not None:
+            tracer.close()
     logger.close()
     return 0
 

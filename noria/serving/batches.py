@@ -85,6 +85,7 @@ class Batches:
         if lane is None or lane.servable is not servable:
             lane = self._lane(servable, operation)
         lane.aside = aside
+        exchange.servable = servable
         lane.add(exchange, request, self._max_wait, INLINE_SECONDS)
         if not self._scheduled:
             self._scheduled = True

@@ -31,7 +31,7 @@ from noria.serving.scopes import scope_of
 from noria.serving.servable import Divisible, Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
-from noria.telemetry import MetricsCollector, MLLogger
+from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
 
 __all__ = ["Limits", "ModelServer"]
@@ -59,6 +59,7 @@ class ModelServer:
         predictions: where a sample of the predictions is recorded.
         expose: takes who was answered by which variant of a deployment with a reward.
         access_log: whether to log every request.
+        tracer: makes spans of requests.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ModelServer:
         predictions: PredictionLog | None = None,
         expose: Callable[[Exposure], None] | None = None,
         access_log: bool = False,
+        tracer: RequestTracer | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
         if not (names or events or features) or len(set(names)) < len(names):
@@ -97,7 +99,7 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request_prefix = secrets.token_hex(4).encode()
         self._requests = 0
-        self._replies = Replies(self._metrics, logger, access_log=access_log)
+        self._replies = Replies(self._metrics, logger, access_log=access_log, tracer=tracer)
         self._batches = Batches(self._metrics, self._replies, logger, predictions, self.limits.max_wait_seconds)
         self._models = {s.model: Served(s.model, {s.version: s}, s.version) for s in servables}
         self._route()
