@@ -239,15 +239,18 @@ class ModelServer:
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
             target = self._operations.get(exchange.path)
-            if target is not None and exchange.method == b"POST":
+            if target is not None:
                 exchange.route, model, operation, version = target
+            if target is not None and exchange.method == b"POST":
                 self._keys.check(exchange, "predict")
                 check_body(exchange)
                 self.ask(exchange, model, operation, version)
                 return
+            door = self._doors.get(exchange.path)
+            if door is not None:
+                exchange.route, accept = door
             self._keys.check(exchange, scope_of(exchange.path))
-            if exchange.path in self._doors:
-                exchange.route, accept = self._doors[exchange.path]
+            if door is not None:
                 if exchange.method != b"POST":
                     raise MethodNotAllowedError(exchange.method, "POST")
                 check_body(exchange)
