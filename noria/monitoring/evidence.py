@@ -28,7 +28,7 @@ class Evidence:
         totals: since the deployment began, by the variant's name.
         step: since the present step began.
         since: when that was, microseconds.
-        begun: whether it is known what servers had counted by then.
+        begun: whether it is known what servers had counted by then; where it isn't, nothing of the step is.
         servers: who has counted.
         failed: why servers couldn't load a variant, by its name.
     """
@@ -58,10 +58,11 @@ def gather(records: Records, deployment: Deployment) -> Evidence:
     if deployment.step == 0:
         return Evidence(totals, totals, deployment.started, True, tuple(servers), failed)
     begun = records.get(STEPS, _key(deployment))
-    if begun is None:
-        return Evidence(totals, {}, deployment.stepped, False, tuple(servers), failed)
-    before = tallies_of(begun.data)
+    before = {} if begun is None else tallies_of(begun.data)
     step = {name: tally - before.get(name, Tally()) for name, tally in totals.items()}
+    if begun is None or any(tally.requests < tally.errors or tally.errors < 0 for tally in step.values()):
+        # Nobody kept how it began, or a server has forgotten what it had counted by then: the step begins anew.
+        return Evidence(totals, {}, deployment.stepped, False, tuple(servers), failed)
     return Evidence(totals, step, begun.data["at"], True, tuple(servers), failed)
 
 

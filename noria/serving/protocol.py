@@ -77,18 +77,22 @@ class Exchange:
         explain: how another protocol tells an error.
         servable: who was asked, if a model was.
         trial, variant: the deployment that it takes part in, and who answers.
+        twin: the variant for whose sake the control answers it apart from its other requests.
+        entity: for whom it is, where a deployment has to know.
     """
 
     # Not __slots__: a request sets few of these, and what it doesn't set costs it nothing.
     answer: bytes | None = None
     body = b""
     deadline = math.inf
+    entity = ""
     explain: Explain | None = None
     keep_alive = True
     make: Callable[[Any], Any] | None = None
     route = "other"
     servable: Any = None
     trial: Any = None
+    twin = ""
     variant = ""
     write: Write | None = None
     counts = True

@@ -296,11 +296,11 @@ class ModelServer:
             return
         control = cast(Divisible, trial.control)
         whole = Whole(exchange, control, operation, len(rows), self._replies.send, self._batches.encode)
-        for variant, places in rows.items():
+        for assigned, places in rows.items():
             part = Part(exchange, operation, places, whole.tell)
             try:
                 mine = control.part(operation, request, places)
-                servable, mine = trial.choose(part, variant, operation, mine)
+                servable, mine = trial.choose(part, assigned, operation, mine)
                 self._batches.add(part, servable, operation, mine)
             except Exception as error:
                 self._replies.fail(part, error)

@@ -160,6 +160,19 @@ def test_an_experiment_with_rewards(call: Call, project: Path) -> None:
     assert "treatment won; late@4 is the champion" in call("deployment", "finish", "late", "--winner", "treatment")
 
 
+def test_a_winner_and_another_champion_are_told(call: Call, project: Path) -> None:
+    call("deploy", "late", "--ab", "control=3,treatment=4:50%")
+    counted(project, 1, treatment=usual(5_000), control=usual(5_000, 250))
+    told = call("deployment", "show", "late")
+    assert "treatment 4: better, by errors 0% instead of 5% (at least " in told
+    assert "to end it: noria deployment finish late --winner treatment" in told
+    call("models", "promote", "late@2")
+    assert "version 2 has become the champion meanwhile" in call("deployment", "show", "late")
+    assert "--force" in call("deployment", "finish", "late", "--winner", "treatment", status=1)
+    call("deployment", "finish", "late", "--winner", "treatment", "--force")
+    assert shown(call)["champion"] == 4
+
+
 def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:
     call("deploy", "late@4", "--canary", "10%")
     assert "canary late/1 is taken back; late@3 alone answers" in call("rollback", "late")
