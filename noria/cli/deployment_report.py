@@ -41,7 +41,7 @@ class Report:
             **self.deployment.to_dict(),
             "label": self.deployment.label,
             "champion": self.champion,
-            "servers": list(self.evidence.servers),
+            "servers": self.evidence.servers,
             "failed": self.evidence.failed,
             "since": self.evidence.since,
             "counted": {"step": self.evidence.step, "total": self.evidence.totals},
@@ -92,7 +92,10 @@ def told(report: Report) -> Iterator[str]:
         yield f"the rewards can't be looked up: {report.note}"
     for name, problem in report.evidence.failed.items():
         yield f"{name} can't be loaded everywhere: {problem}"
-    servers = report.evidence.servers
+    step = deployment.step
+    servers = [
+        name if at == step else f"{name} (still at step {at + 1})" for name, at in report.evidence.servers.items()
+    ]
     yield (
         f"servers that follow: {', '.join(servers)}" if servers else "no server follows yet: is `noria serve` running?"
     )

@@ -16,8 +16,8 @@ import msgspec
 TALLIES = "tallies"
 """The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`.
 
-A document has `variants`, a `Tally` by name, and may have `failed`: why this server can't load a variant, by name. A
-process that starts anew takes another name for itself, since totals only grow.
+A document has `variants`, a `Tally` by name; `errors`, why this server can't load a variant, by name; and `step`, the
+one that it follows. A process that starts anew takes another name for itself, since totals only grow.
 """
 FOLDER = "exposures"
 """Where the files with exposures are, in the project's state directory."""

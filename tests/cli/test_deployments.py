@@ -109,6 +109,9 @@ def test_steps(call: Call, project: Path) -> None:
     assert "steps: 1%, 10%, 50%, 100%, each for 10m and 100 requests of the canary at least" in said
     assert "steps: 1% now, 10%, 50%, 100%; the next not before " in call("deployment", "show", "late")
     assert "and 100 more requests" in call("deployment", "show", "late")
+    with Workspace.open(Settings.load(project)) as workspace:
+        workspace.records.commit(Put(TALLIES, tally_key("late", 1, "old"), {"variants": {}, "step": 2}))
+    assert "old (still at step 3)" in call("deployment", "show", "late")
     assert "takes no further steps" in call("deployment", "pause", "late", "--why", "lunch")
     assert shown(call)["state"] == "paused"
     assert "goes on" in call("deployment", "resume", "late")
@@ -118,6 +121,7 @@ def test_steps(call: Call, project: Path) -> None:
         assert [done.action for done in tend(workspace, workspace.clock.now())] == ["abort"]
     told = call("deployment", "show", "late")
     assert "late/1  canary, aborted: canary 4: errors 10% instead of 0%" in told
+    assert "servers that follow: old (still at step 3), server-1" in told
     assert "noria rollout  abort canary" in call("audit", "late")
 
 
