@@ -58,7 +58,9 @@ class Trial:
         self.update(deployment, servables)
 
     def update(self, deployment: Deployment, servables: Mapping[int, Servable]) -> None:
-        """Take over a deployment's next state: its totals go on."""
+        """Take over a deployment's next state: its totals go on, and each entity is exposed anew by a new step."""
+        if self._seen and deployment.step != self.deployment.step:
+            self._seen.clear()
         self.deployment = deployment
         self._servables = servables
         self.control = servables[deployment.control.version]
