@@ -53,6 +53,7 @@ class Trial:
         self._expose = expose
         self._ask_aside = shadow
         self._now = now or SystemClock().now
+        self.deployment = deployment
         self._seen: set[str] = set()
         self._shadowed = 0
         self.update(deployment, servables)
