@@ -1,0 +1,99 @@
+"""Tabular: what foreign protocols ask of a servable that answers rows; each protocol is a way to write columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.core import RequestError, Schema
+from noria.serving.servable import Servable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pl.Series"
+"""Values [n] of one input: a list of plain values (None where one is missing), an array, or a series."""
+
+
+@runtime_checkable
+class Tabular(Servable, Protocol):
+    """A servable whose operation `predict` reads rows of a table.
+
+    Rows that arrive as columns mean the same as rows that arrive as JSON, whatever the protocol: `table` makes of them
+    the request that `decode` would have made. In a float column NaN is a missing value.
+    """
+
+    @property
+    def inputs(self) -> Schema:
+        """The columns of a row, in order."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """What `columns` gives: name to type, as in a schema."""
+        ...
+
+    def table(self, columns: Mapping[str, Column]) -> Any:
+        """The request of operation `predict` for rows that are given as columns, [n] each.
+
+        All inputs are instances; the keys of entities with the rows' own columns are looked up.
+
+        Raises:
+            RequestError: a column is missing, unknown, too long or short, or holds a wrong value; `field` names it,
+                as in `hour[3]`.
+        """
+        ...
+
+    def columns(self, answer: Any) -> dict[str, Sequence[Any]]:
+        """An answer's columns, [n] each: `predictions`, and `scores` where there are."""
+        ...
+
+
+def check_tabular(servable: Servable) -> Tabular:
+    """The servable, if it reads tables.
+
+    Raises:
+        RequestError: it doesn't.
+    """
+    if isinstance(servable, Tabular) and "predict" in servable.operations:
+        return servable
+    raise RequestError(
+        f"model {servable.model!r} doesn't predict from rows of a table",
+        hint=" or ".join(f"POST /models/{servable.model}/{operation}" for operation in servable.operations),
+    )
+
+
+def matrix_columns(matrix: Sequence[Sequence[Any]] | NDArray[Any], names: Sequence[str]) -> dict[str, Column]:
+    """The columns of rows that have no names: a row's values stand in the order of the model's inputs.
+
+    >>> matrix_columns([[1, "a"], [2, "b"]], ["hour", "shop"])
+    {'hour': [1, 2], 'shop': ['a', 'b']}
+
+    Raises:
+        RequestError: a row has more or fewer values than the model has inputs.
+    """
+    if isinstance(matrix, np.ndarray):
+        widths = {matrix.shape[1]}
+    else:
+        widths = {len(row) if isinstance(row, (list, tuple)) else -1 for row in matrix}
+    for width in widths - {len(names)}:
+        told = "a row is no list" if width < 0 else f"a row has {width} values"
+        raise RequestError(
+            f"{told}; the model reads {len(names)}", status=422, hint=f"in this order: {', '.join(names)}"
+        )
+    if isinstance(matrix, np.ndarray):
+        return {name: matrix[:, place] for place, name in enumerate(names)}
+    return {name: list(column) for name, column in zip(names, zip(*matrix, strict=True), strict=False)}
+
+
+def record_columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    """The columns of rows that have names; a value that a row doesn't have is missing.
+
+    >>> record_columns([{"hour": 1, "shop": "a"}, {"hour": 2}])
+    {'hour': [1, 2], 'shop': ['a', None]}
+    """
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
