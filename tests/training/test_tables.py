@@ -8,45 +8,18 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.ensemble import RandomForestClassifier
+from late_model import SCHEMA, servable, version
 from sklearn.linear_model import LinearRegression
 
 import noria as nr
 from noria.core import RequestError, Schema
-from noria.pipelines import fit_steps
 from noria.pipelines.dtypes import polars_schema
-from noria.registry import ModelVersion
-from noria.registry.version import Lineage, Signature
 from noria.serving.tabular import Tabular, check_tabular
 from noria.training.inputs import FEW, ModelInputs
 from noria.training.servable import TabularServable
 from noria.training.tables import Table, checked_frame, convert_rows, plain_rows
 
-SCHEMA = Schema.of({"f": "float64?", "short": "float32", "n": "int8?", "on": "bool?", "s": "str?"})
 MANY = FEW + 20
-
-
-def servable(schema: Schema, *steps: Any) -> TabularServable:
-    random = np.random.default_rng(0)
-    frame = pl.DataFrame(
-        {
-            "f": random.normal(size=50),
-            "short": random.normal(size=50).astype("f4"),
-            "n": random.integers(-9, 9, 50).astype("i1"),
-            "on": random.random(50) < 0.5,
-            "s": random.choice(["a", "b", "é"], 50),
-        },
-        schema=polars_schema(SCHEMA),
-    ).select(schema.names)
-    fitted, _ = fit_steps(steps, frame)
-    inputs = ModelInputs(schema, tuple(fitted))
-    estimator = RandomForestClassifier(5, random_state=0).fit(inputs.matrix(frame), random.random(50) < 0.5)
-    return TabularServable(version(schema), estimator, inputs, None, {}, [])
-
-
-def version(schema: Schema) -> ModelVersion:
-    signature = Signature(schema.to_dict(), {}, {})
-    return ModelVersion("late", 3, "tabular", {}, {}, {}, {}, signature, Lineage(), "r", 0)
 
 
 MODEL = servable(SCHEMA, nr.Impute(), nr.Encode())
