@@ -44,6 +44,10 @@ class ServeSettings:
     """Server processes."""
     max_body_bytes: int = 1_048_576
     """Larger request bodies are refused with status 413."""
+    max_wait: float = 1.0
+    """Seconds; a request that would wait longer for its turn is refused with status 503."""
+    access_log: bool = False
+    """Whether servers log every request."""
     api_keys: str = ""
     """SHA-256 digests (hex) of the accepted API keys, separated by commas; needed off loopback."""
 
@@ -193,11 +197,14 @@ def _value(name: str, value: Any, kind: type, where: str) -> Any:
     return value
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text"}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _number(text: str, kind: type) -> Any:
-    """The number that a variable's text stands for, or the text."""
+    """The number or truth that a variable's text stands for, or the text."""
+    if kind is bool:
+        return _TRUTHS.get(text.lower(), str(text))
     try:
         return kind(text) if kind in (int, float) else str(text)
     except ValueError:

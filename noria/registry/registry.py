@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import getpass
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from noria.core import Clock, ConflictError, NoriaError, NotFoundError, SystemClock, allowed, check_name, to_iso
+from noria.registry.deployment import CHAMPION
 from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
 from noria.storage import ABSENT, BlobStore, FileBlobs, Put, Record, Records, Workspace, open_records
-
-CHAMPION = "champion"
-"""The alias of the version that answers requests."""
 
 _RETRIES = 100
 
@@ -112,12 +110,23 @@ class ModelRegistry:
             Put("models", made.name, {**state, "latest": made.version}, model.revision if model else ABSENT),
             Put("versions", _key(made.name, made.version), made.to_dict(), ABSENT),
             Put("registrations", f"{made.name}/{made.run_id}", {"version": made.version}, ABSENT),
-            self._audit(who, "register", made.name, made.version, f"run {made.run_id}"),
+            self.audit_put(who, "register", made.name, made.version, f"run {made.run_id}"),
         )
         return made
 
-    def promote(self, name: str, version: int, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> None:
+    def promote(
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = CHAMPION,
+        why: str = "",
+        who: str | None = None,
+        also: Sequence[Put] = (),
+    ) -> None:
         """Point an alias at a version. The version before it is kept for `rollback`.
+
+        `also` is committed with it, or without it where the alias points there already.
 
         Raises:
             NotFoundError: there is no such model or version.
@@ -126,8 +135,10 @@ class ModelRegistry:
         self._version(name, version)
         model = self._model(name)
         if model.data["aliases"].get(alias) == version:
+            self._records.commit(*also)
             return
-        self._move(model, alias, version, [*model.data["history"].get(alias, []), version], "promote", why, who)
+        history = [*model.data["history"].get(alias, []), version]
+        self._move(model, alias, version, history, "promote", why, who, also)
 
     def rollback(self, name: str, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> ModelVersion:
         """Point an alias back at the version that it pointed at before; returns that version.
@@ -157,6 +168,15 @@ class ModelRegistry:
                 f"model {name!r} has no {wanted}", hint=f"aliases: {allowed(aliases, wanted).removeprefix('allowed: ')}"
             )
         return self._version(name, aliases[wanted])
+
+    def champion(self, name: str) -> int:
+        """The number of the version that answers; cheaper than `get`.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        aliases: dict[str, int] = self._model(name).data["aliases"]
+        return aliases[CHAMPION] if CHAMPION in aliases else self.get(name).version
 
     def models(self) -> dict[str, dict[str, int]]:
         """Every model's name with its aliases."""
@@ -190,14 +210,23 @@ class ModelRegistry:
         return [entry for entry in entries if name in (None, entry.model)]
 
     def _move(
-        self, model: Record, alias: str, version: int, history: list[int], action: str, why: str, who: str | None
+        self,
+        model: Record,
+        alias: str,
+        version: int,
+        history: list[int],
+        action: str,
+        why: str,
+        who: str | None,
+        also: Sequence[Put] = (),
     ) -> None:
         data = dict(model.data)
         data["aliases"] = {**data["aliases"], alias: version}
         data["history"] = {**data["history"], alias: history}
         self._records.commit(
             Put("models", model.key, data, model.revision),
-            self._audit(who, f"{action} {alias}", model.key, version, why),
+            self.audit_put(who, f"{action} {alias}", model.key, version, why),
+            *also,
         )
 
     def _model(self, name: str) -> Record:
@@ -216,7 +245,8 @@ class ModelRegistry:
             raise NotFoundError(f"model {name!r} has no version {number}", hint=f"its versions are 1 to {latest}")
         return ModelVersion.from_dict(record.data)
 
-    def _audit(self, who: str | None, action: str, name: str, version: int, why: str) -> Put:
+    def audit_put(self, who: str | None, action: str, name: str, version: int, why: str) -> Put:
+        """An entry of the audit trail, to be committed with what it tells."""
         now = self._clock.now()
         entry = {
             "at": to_iso(now),

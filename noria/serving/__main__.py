@@ -1,31 +1,35 @@
 """One server process: `python -m noria.serving --project DIR --port PORT [--features] MODEL …`.
 
 It needs no `system.py`: a model version carries all that it takes to answer, a registered feature group too, and
-`noria serve` has written down what it has to know of streams. It looks at the registry every second and swaps a new
-champion in between two requests.
+`noria serve` has written down what it has to know of streams. It follows the registry's champions and deployments;
+`MODEL@3` keeps version 3 loaded as well, to be asked by its number.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import os
 import sys
+from collections.abc import Sequence
 
-from noria.core import NoriaError, Settings
+import msgspec
+
+from noria.core import ConfigError, NoriaError, Settings
 from noria.pipelines.intake import published
-from noria.registry import ModelRegistry
+from noria.registry import ModelRegistry, parse_label
 from noria.serving.events import EventDoor
+from noria.serving.exposures import FOLDER
 from noria.serving.feature_door import FeatureDoor
+from noria.serving.follower import Follower
 from noria.serving.keys import check_bind, parse_keys
+from noria.serving.line_log import LineLog
 from noria.serving.loading import load_servable
+from noria.serving.prediction_files import Segments
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger
-
-FOLLOW_SECONDS = 1.0
 
 
 def main() -> int:
@@ -51,58 +55,60 @@ def _serve(options: argparse.Namespace) -> int:
     settings = Settings.load(options.project)
     check_bind(options.host, settings.serve.api_keys)
     logger = MLLogger(settings.state_dir / "logs" / f"server-{options.replica}.jsonl")
+    names, pins = _models(options.models)
     with Workspace.open(settings) as workspace:
         registry = ModelRegistry.of(workspace)
-        servables = [load_servable(registry.get(model), workspace) for model in options.models]
+        servables = [load_servable(registry.get(model), workspace) for model in names]
         metrics, streams = MetricsCollector(), published(settings)
-        predictions = PredictionLog.of(settings, f"server-{options.replica}", metrics, workspace.clock)
+        writer = f"server-{options.replica}"
+        predictions = PredictionLog.of(settings, writer, metrics, workspace.clock)
+        exposures = _exposures(settings, writer, metrics, workspace)
         server = ModelServer(
             servables,
             metrics=metrics,
             logger=logger,
             api_keys=parse_keys(settings.serve.api_keys),
-            limits=Limits(max_body_bytes=settings.serve.max_body_bytes),
+            limits=Limits(max_body_bytes=settings.serve.max_body_bytes, max_wait_seconds=settings.serve.max_wait),
             events=EventDoor(streams, workspace, metrics) if streams else None,
             features=FeatureDoor(workspace, metrics, logger, predictions) if options.features else None,
             predictions=predictions,
+            expose=exposures.put,
+            access_log=settings.serve.access_log,
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
-        follower = _Follower(server, registry, workspace, logger)
+        # A thread with a slow model gives the loop its turn after 1 ms, not 5.
+        sys.setswitchinterval(0.001)
+        follower = Follower(server, workspace, logger, metrics, pins)
         server.run(options.host, options.port, background=[follower.follow])
+        exposures.close()
         if predictions is not None:
             predictions.close()
     logger.close()
     return 0
 
 
-class _Follower:
-    """Keeps a server on the registry's champions."""
+def _models(labels: Sequence[str]) -> tuple[list[str], dict[str, frozenset[int]]]:
+    """The models' names, and the versions of each that stay loaded besides.
 
-    def __init__(self, server: ModelServer, registry: ModelRegistry, workspace: Workspace, logger: MLLogger) -> None:
-        self._server = server
-        self._registry = registry
-        self._workspace = workspace
-        self._logger = logger
+    Raises:
+        ConfigError: a version isn't named by its number.
+    """
+    pins: dict[str, frozenset[int]] = {}
+    for label in labels:
+        name, version = parse_label(label)
+        if version is not None and not version.isdigit():
+            raise ConfigError(f"{label!r} doesn't name a version", hint="write MODEL, or MODEL@NUMBER")
+        pins[name] = pins.get(name, frozenset()) | ({int(version)} if version else frozenset())
+    return list(pins), pins
 
-    async def follow(self) -> None:
-        """Look for new champions until cancelled; a registry that can't be read leaves the models as they are."""
-        while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
-            for servable in list(self._server.servables):
-                try:
-                    await self._update(servable.model, servable.version)
-                except Exception as error:
-                    self._logger.log_error(error, model=servable.model)
 
-    async def _update(self, model: str, version: int) -> None:
-        champion = await asyncio.to_thread(self._registry.get, model)
-        if champion.version == version:
-            return
-        fresh = await asyncio.to_thread(load_servable, champion, self._workspace)
-        await asyncio.to_thread(fresh.warm_up)
-        self._server.swap(fresh)
-        self._logger.log("swap", model=model, before=version, after=champion.version)
+def _exposures(settings: Settings, writer: str, metrics: MetricsCollector, workspace: Workspace) -> LineLog:
+    """Where it is written who was answered by which variant."""
+    segments = Segments(settings.state_dir / FOLDER, writer, settings.predictions.log_max_bytes, workspace.clock)
+    written = metrics.counter("noria_exposures_written", "Answers of deployments' variants that were written down.")
+    dropped = metrics.counter("noria_exposures_dropped", "Answers of variants that could not be written down.")
+    return LineLog(segments, msgspec.json.encode, "the log of exposures", written, dropped, max_waiting=20_000)
 
 
 if __name__ == "__main__":

@@ -1,197 +1,258 @@
 """Batches by turn: the requests that were parsed in one turn of the event loop are answered together.
 
 A lone request doesn't wait for company, and a burst becomes a batch: reading several sockets is one turn, and what it
-brought is answered by one call when the turn is over.
+brought is answered by one call when the turn is over. What would keep the loop for longer than a few milliseconds, as
+far as can be told from the batches before, is answered by a thread in pieces, so that nobody else has to wait for it;
+what comes in meanwhile becomes the next piece. Nothing of this is configured: what a batch costs is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from noria.core import NoriaError, RequestError
-from noria.features.reads import GroupRead, Read
+from noria.features.reads import GroupRead
+from noria.serving.lane import Lane, Traced
 from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import Chosen, PredictionLog
 from noria.serving.protocol import Exchange
+from noria.serving.replies import Replies
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
-from noria.telemetry.metrics import SECONDS_BUCKETS, Counter, Histogram
 
+INLINE_SECONDS = 0.003
+"""A batch that takes longer is answered by a thread."""
+PIECE_SECONDS = 0.05
+"""How much a thread is given at a time."""
 LOG_EVERY = 100
 """One prediction in so many is logged."""
 
-_Traced = tuple[Sequence[Any], Sequence[Sequence[Read]]]
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-_PROBLEM = b"application/problem+json"
-
-
-class _Batch:
-    """The requests of one servable and operation in the present turn, and the instruments that count them."""
-
-    def __init__(self, servable: Servable, operation: str, metrics: MetricsCollector) -> None:
-        self.servable = servable
-        self.operation = operation
-        self.path = f"/{operation}"
-        self._answer_traced: Callable[[str, Sequence[Any]], _Traced] | None = getattr(servable, "answer_traced", None)
-        self.exchanges: list[Exchange] = []
-        self.requests: list[Any] = []
-        labels = {"model": servable.model, "version": str(servable.version), "operation": operation}
-        self.answered: Counter = metrics.counter("noria_predictions", "Answered requests.", **labels)
-        self.sizes: Histogram = metrics.histogram("noria_batch_size", "Requests answered together.", _SIZES, **labels)
-
-    def answer(self, requests: Sequence[Any], *, traced: bool) -> _Traced:
-        """The answers; and if it was asked for, what was read for each."""
-        if traced and self._answer_traced is not None:
-            answers, reads = self._answer_traced(self.operation, requests)
-        else:
-            answers, reads = self.servable.answer(self.operation, requests), ()
-        if len(answers) != len(requests):
-            raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
-        return answers, reads
+_SWEEP_SECONDS = 0.02
+_JSON = b"application/json"
 
 
 class Batches:
-    """The open batches of a server."""
+    """The lanes of a server. All methods are called in its loop, but for `warm_up`."""
 
     def __init__(
-        self, metrics: MetricsCollector, logger: MLLogger | None, predictions: PredictionLog | None = None
+        self,
+        metrics: MetricsCollector,
+        replies: Replies,
+        logger: MLLogger | None,
+        predictions: PredictionLog | None = None,
+        max_wait: float = 1.0,
     ) -> None:
         self._metrics = metrics
+        self._replies = replies
         self._logger = logger
         self._predictions = predictions
+        self._max_wait = max_wait
         self._encode = msgspec.json.Encoder().encode
-        self._batches: dict[tuple[int, str], _Batch] = {}
-        self._counted: dict[tuple[bytes, str, int], tuple[Counter, Histogram]] = {}
-        self._scheduled = False
+        self._lanes: dict[tuple[int, str], Lane] = {}
+        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "noria-batch")
+        self._scheduled = self._sweeping = False
         self._until_log = 1
 
-    def add(self, exchange: Exchange, servable: Servable, operation: str, request: Any) -> None:
-        """Put a decoded request into this turn's batch."""
-        key = (id(servable), operation)
-        batch = self._batches.get(key)
-        if batch is None or batch.servable is not servable:
-            batch = self._batches[key] = _Batch(servable, operation, self._metrics)
-        batch.exchanges.append(exchange)
-        batch.requests.append(request)
+    def warm_up(self, servable: Servable) -> None:
+        """Have a servable do once what makes first requests slow, and measure what it takes for the next ones."""
+        servable.warm_up()
+        for operation in servable.operations:
+            self._lane(servable, operation).measure()
+
+    def add(self, exchange: Exchange, servable: Servable, operation: str, request: Any, *, aside: bool = False) -> None:
+        """Put a decoded request into this turn's batch.
+
+        Args:
+            exchange, servable, operation, request: who asks whom for what.
+            aside: a thread answers, whatever it costs.
+
+        Raises:
+            OverloadedError: its turn would come too late.
+        """
+        lane = self._lanes.get((id(servable), operation))
+        if lane is None or lane.servable is not servable:
+            lane = self._lane(servable, operation)
+        lane.aside = aside
+        lane.add(exchange, request, self._max_wait, INLINE_SECONDS)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.answer_all)
 
     def answer_all(self) -> None:
-        """Answer every open batch."""
+        """Answer every open batch, or have a thread do it."""
         self._scheduled = False
-        for batch in list(self._batches.values()):
-            if batch.requests:
-                exchanges, requests = batch.exchanges, batch.requests
-                batch.exchanges, batch.requests = [], []
-                self._answer(batch, exchanges, requests)
+        for lane in list(self._lanes.values()):
+            if lane.exchanges and not lane.busy_until:
+                self._turn(lane)
 
-    def forget(self, servable: Servable) -> None:
-        """Let go of a servable that is served no more."""
-        self._batches = {key: batch for key, batch in self._batches.items() if batch.servable is not servable}
+    def retire(self, servable: Servable) -> None:
+        """Answer what has come in for a servable, then close it."""
+        lanes = [lane for lane in self._lanes.values() if lane.servable is servable]
+        for lane in lanes:
+            lane.retired = True
+        self._close_if_idle(servable)
 
-    def _answer(self, batch: _Batch, exchanges: list[Exchange], requests: list[Any]) -> None:
-        batch.sizes.observe(len(requests))
-        log = self._predictions
-        chosen = log.choose(len(requests), exchanges[0].started) if log is not None else ()
-        try:
-            answers, reads = batch.answer(requests, traced=bool(chosen))
-        except Exception as error:
-            if len(requests) == 1:
-                self.fail(exchanges[0], error)
-                return
-            # One of them may be the culprit: alone, it can't take its neighbours with it.
-            for exchange, request in zip(exchanges, requests, strict=True):
-                self._answer(batch, [exchange], [request])
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _lane(self, servable: Servable, operation: str) -> Lane:
+        lane = self._lanes.get((id(servable), operation))
+        if lane is None or lane.servable is not servable:
+            lane = self._lanes[id(servable), operation] = Lane(servable, operation, self._metrics)
+        return lane
+
+    def _turn(self, lane: Lane) -> None:
+        if lane.aside or lane.cost.seconds(lane.rows) > INLINE_SECONDS:
+            self._send(lane)
             return
-        self._respond(batch, exchanges, requests, answers)
-        if chosen and log is not None:
-            _record(log, batch, chosen, exchanges, requests, answers, reads)
+        exchanges, requests, rows = lane.take()
+        chosen = self._choose(exchanges)
+        self._reply(lane, exchanges, requests, chosen, lane.work(requests, rows, traced=bool(chosen)))
 
-    def _respond(
-        self, batch: _Batch, exchanges: Sequence[Exchange], requests: Sequence[Any], answers: Sequence[Any]
+    # --- by a thread
+
+    def _send(self, lane: Lane) -> None:
+        """Have a thread answer as much as is a piece of work."""
+        exchanges, requests, rows = lane.take(PIECE_SECONDS)
+        if not exchanges:
+            self._close_if_idle(lane.servable)
+            return
+        chosen = self._choose(exchanges)
+        lane.busy_until = time.monotonic() + lane.cost.seconds(rows)
+        lane.at_work = exchanges
+        loop = asyncio.get_running_loop()
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(_SWEEP_SECONDS, self._sweep)
+        work = loop.run_in_executor(self._threads, partial(lane.work, requests, rows, traced=bool(chosen)))
+        work.add_done_callback(partial(self._done, lane, exchanges, requests, chosen))
+
+    def _done(
+        self,
+        lane: Lane,
+        exchanges: list[Exchange],
+        requests: list[Any],
+        chosen: Chosen,
+        work: asyncio.Future[Traced] | Future[Traced],
     ) -> None:
-        for exchange, request, answer in zip(exchanges, requests, answers, strict=True):
-            if isinstance(answer, BaseException):
-                self.fail(exchange, answer)
-                continue
-            try:
-                body = self._encode(answer)
-            except Exception as error:
-                self.fail(exchange, error)
-                continue
-            batch.answered.inc()
-            self.count(exchange, batch.path, 200)
-            exchange.respond(200, body)
-            self._until_log -= 1
-            if self._until_log == 0:
-                self._log(batch, exchange, request, answer)
+        lane.busy_until, lane.at_work = 0.0, ()
+        if work.cancelled():  # the server is ending
+            return
+        self._reply(lane, exchanges, requests, chosen, work.result())
+        if lane.exchanges:
+            self._turn(lane)
+        else:
+            self._close_if_idle(lane.servable)
 
-    def _log(self, batch: _Batch, exchange: Exchange, request: Any, answer: Any) -> None:
+    def _sweep(self) -> None:
+        """While threads work: tell those whose deadline is over, and come again."""
+        now = time.monotonic()
+        busy = [lane for lane in self._lanes.values() if lane.busy_until]
+        for lane in busy:
+            for exchange in (*lane.at_work, *lane.exchanges):
+                if exchange.deadline <= now and exchange.awaited:
+                    waited = now - exchange.started
+                    self._replies.fail(exchange, RequestError(f"there was no answer within {waited:.3g} s", status=504))
+        self._sweeping = bool(busy)
+        if busy:
+            asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _close_if_idle(self, servable: Servable) -> None:
+        lanes = [lane for lane in self._lanes.values() if lane.servable is servable]
+        if any(lane.busy_until or lane.exchanges or not lane.retired for lane in lanes):
+            return
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.servable is not servable}
+        servable.close()
+
+    # --- replies
+
+    def _choose(self, exchanges: Sequence[Exchange]) -> Chosen:
+        log = self._predictions
+        return log.choose(len(exchanges), exchanges[0].started) if log is not None else ()
+
+    def _reply(
+        self, lane: Lane, exchanges: Sequence[Exchange], requests: Sequence[Any], chosen: Chosen, outcome: Traced
+    ) -> None:
+        answers, reads = outcome
+        lane.sizes.observe(len(exchanges))
+        for exchange, request, answer in zip(exchanges, requests, answers, strict=True):
+            self._answer(lane, exchange, request, answer)
+        log = self._predictions
+        if chosen and log is not None:
+            for place, why in chosen:
+                if not isinstance(answers[place], BaseException):
+                    read = [GroupRead.of(one) for one in reads[place]] if reads else []
+                    _record(log, lane, why, exchanges[place], requests[place], answers[place], read)
+
+    def _answer(self, lane: Lane, exchange: Exchange, request: Any, answer: Any) -> None:
+        if exchange.answer is not None:  # it was too late
+            return
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            write = exchange.write
+            reply = (self._encode(answer), _JSON, b"") if write is None else write(lane.servable, answer)
+        except Exception as error:
+            self._fail(lane, exchange, error)
+            return
+        trial = exchange.trial
+        if trial is not None:
+            trial.answered(exchange, lane.operation, answer)
+        lane.count(exchange.variant)
+        self._replies.send(exchange, 200, reply)
+        self._until_log -= 1
+        if self._until_log == 0:
+            self._log(lane, exchange, request, answer)
+
+    def _fail(self, lane: Lane, exchange: Exchange, error: Exception) -> None:
+        """Tell an error; what a variant can't answer, the control answers."""
+        trial = exchange.trial
+        if trial is not None and getattr(error, "status", 500) >= 500:
+            again = trial.failed(exchange, error)
+            if again is not None:
+                try:
+                    if not isinstance(error, NoriaError):
+                        self._replies.log_error(error, exchange)
+                    self.add(exchange, again, lane.operation, trial.request(exchange, again, lane.operation))
+                except Exception as second:
+                    self._replies.fail(exchange, second)
+                return
+        self._replies.fail(exchange, error)
+
+    def _log(self, lane: Lane, exchange: Exchange, request: Any, answer: Any) -> None:
         self._until_log = LOG_EVERY
         if self._logger is not None:
             seconds = time.monotonic() - exchange.started
-            servable, request_id = batch.servable, exchange.request_id.decode()
+            servable, request_id = lane.servable, exchange.request_id.decode()
             self._logger.log_prediction(servable.model, servable.version, request_id, request, answer, seconds)
-
-    def fail(self, exchange: Exchange, error: BaseException) -> None:
-        """Answer with an error; one that isn't the user's is logged with its traceback and told without details."""
-        known = error if isinstance(error, NoriaError) else None
-        if known is None and self._logger is not None:
-            self._logger.log_error(error, request_id=exchange.request_id.decode())
-        told = known or RequestError(
-            "the server failed to answer this request", status=500, hint="see the server's log"
-        )
-        problem = {**told.to_problem(), "request_id": exchange.request_id.decode()}
-        self.count(exchange, exchange.path.decode("latin-1"), told.status)
-        exchange.respond(told.status, msgspec.json.encode(problem), _PROBLEM)
-
-    def count(self, exchange: Exchange, path: str, status: int) -> None:
-        """Count an answered request and its duration; `path` is one of a few known routes."""
-        found = self._counted.get((exchange.method, path, status))
-        if found is None:
-            method = exchange.method.decode("latin-1") or "-"
-            labels = {"method": method, "path": path, "code": str(status)}
-            found = self._counted[exchange.method, path, status] = (
-                self._metrics.counter("noria_http_requests", "Answered HTTP requests.", **labels),
-                self._metrics.histogram(
-                    "noria_http_request_duration_seconds", "From request to answer.", SECONDS_BUCKETS, **labels
-                ),
-            )
-        found[0].inc()
-        found[1].observe(time.monotonic() - exchange.started)
 
 
 def _record(
-    log: PredictionLog,
-    batch: _Batch,
-    chosen: Chosen,
-    exchanges: Sequence[Exchange],
-    requests: Sequence[Any],
-    answers: Sequence[Any],
-    reads: Sequence[Sequence[Read]],
+    log: PredictionLog, lane: Lane, why: str, exchange: Exchange, request: Any, answer: Any, read: list[GroupRead]
 ) -> None:
-    """Put the chosen requests into the prediction log, but for those that were answered with an error."""
-    for place, why in chosen:
-        if isinstance(answers[place], BaseException):
-            continue
-        exchange = exchanges[place]
-        log.record(
-            Prediction(
-                exchange.request_id.decode(),
-                log.now(),
-                batch.operation,
-                why,
-                time.monotonic() - exchange.started,
-                batch.servable.model,
-                batch.servable.version,
-                [GroupRead.of(read) for read in reads[place]] if reads else [],
-                requests[place],
-                answers[place],
-            )
+    """Put a request into the prediction log."""
+    log.record(
+        Prediction(
+            exchange.request_id.decode(),
+            log.now(),
+            lane.operation,
+            why,
+            time.monotonic() - exchange.started,
+            lane.servable.model,
+            lane.servable.version,
+            read,
+            request,
+            answer,
+            exchange.variant,
+            exchange.headers.get(b"traceparent", b"").decode("latin-1"),
         )
+    )

@@ -34,6 +34,8 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
         model, version: who answered; none for `features`.
         groups: what was read of feature groups.
         inputs, output: request and answer; left out where they are too long.
+        variant: who answered, where a deployment runs.
+        traceparent: of the request (W3C Trace Context).
     """
 
     id: str
@@ -46,6 +48,8 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     groups: list[GroupRead] = []
     inputs: Any = None
     output: Any = None
+    variant: str = ""
+    traceparent: str = ""
 
 
 class Segments:

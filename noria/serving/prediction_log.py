@@ -8,27 +8,22 @@ queue is full or the disk can't be written, entries are dropped and counted.
 from __future__ import annotations
 
 import math
-import sys
-import threading
-from collections import deque
 from collections.abc import Sequence
 from random import Random
 
 import msgspec
 
 from noria.core import Clock, Settings, SystemClock
+from noria.serving.line_log import LineLog
 from noria.serving.prediction_files import Prediction, Segments
 from noria.telemetry import MetricsCollector
 
 Chosen = Sequence[tuple[int, str]]
 """Positions in a batch, and why each was chosen."""
 
-MAX_WAITING = 1000
-"""Entries that may wait to be written."""
 MAX_LINE = 262_144
 """Bytes of one entry; a longer one is kept without inputs and output."""
 
-_PAUSE = 0.2
 _NEVER = 1 << 62
 
 
@@ -90,14 +85,11 @@ class PredictionLog:
     ) -> None:
         self.choose = Sampler(share, random or Random()).choose
         self.now = (clock or SystemClock()).now
-        self._segments = segments
-        self._waiting: deque[Prediction] = deque()
-        self._written = metrics.counter("noria_prediction_log_written", "Entries of the prediction log.")
-        self._dropped = metrics.counter("noria_prediction_log_dropped", "Entries that could not be written.")
-        self._complained = False
-        self._stop = threading.Event()
-        self._writer = threading.Thread(target=self._write_all, name="noria-predictions", daemon=True)
-        self._writer.start()
+        written = metrics.counter("noria_prediction_log_written", "Entries of the prediction log.")
+        dropped = metrics.counter("noria_prediction_log_dropped", "Entries that could not be written.")
+        self._log = LineLog(segments, _line, "the prediction log", written, dropped)
+        self.record = self._log.put
+        self.close = self._log.close
 
     @staticmethod
     def of(settings: Settings, writer: str, metrics: MetricsCollector, clock: Clock) -> PredictionLog | None:
@@ -108,55 +100,10 @@ class PredictionLog:
         segments = Segments(settings.state_dir / "predictions", writer, max_bytes, clock)
         return PredictionLog(segments, share, metrics=metrics, clock=clock)
 
-    def record(self, prediction: Prediction) -> None:
-        """Have an entry written soon, or drop it."""
-        if len(self._waiting) >= MAX_WAITING or self._stop.is_set():
-            self._dropped.inc()
-        else:
-            self._waiting.append(prediction)
 
-    def close(self) -> None:
-        """Write what waits, and stop."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self._writer.join()
-
-    def _write_all(self) -> None:
-        while not self._stop.wait(_PAUSE):
-            self._write_waiting()
-        self._write_waiting()
-        self._segments.close()
-
-    def _write_waiting(self) -> None:
-        count = len(self._waiting)
-        if not count:
-            return
-        taken = [self._waiting.popleft() for _ in range(count)]
-        lines = [line for prediction in taken if (line := self._line(prediction))]
-        try:
-            self._segments.write(b"".join(lines))
-        except OSError as error:
-            self._dropped.inc(len(lines))
-            self._complain(error)
-        else:
-            self._written.inc(len(lines))
-
-    def _line(self, prediction: Prediction) -> bytes:
-        """An entry's line; empty where it can't be written."""
-        try:
-            line = msgspec.json.encode(prediction, enc_hook=repr)
-            if len(line) > MAX_LINE:
-                line = msgspec.json.encode(msgspec.structs.replace(prediction, inputs=None, output=None), enc_hook=repr)
-        except Exception as error:
-            self._dropped.inc()
-            self._complain(error)
-            return b""
-        if len(line) > MAX_LINE:
-            self._dropped.inc()
-            return b""
-        return line + b"\n"
-
-    def _complain(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
-            sys.stderr.write(f"noria: the prediction log can't be written: {error}; entries are dropped and counted\n")
+def _line(prediction: Prediction) -> bytes | None:
+    """An entry's line; None where it is too long even without inputs and output."""
+    line = msgspec.json.encode(prediction, enc_hook=repr)
+    if len(line) > MAX_LINE:
+        line = msgspec.json.encode(msgspec.structs.replace(prediction, inputs=None, output=None), enc_hook=repr)
+    return None if len(line) > MAX_LINE else line

@@ -8,15 +8,17 @@ nobody knows where the next one begins. HAProxy stands in front for TLS, HTTP/2 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
-from noria.core import RequestError
+from noria.core import NoriaError, RequestError
 
 MAX_HEAD = 32_768
 """Bytes that a request's line and headers may have."""
@@ -24,18 +26,23 @@ MAX_PIPELINED = 64
 """Unanswered requests of one connection; then it isn't read from, and what came already waits for its turn."""
 
 _REASONS = {
-    200: b"OK", 202: b"Accepted", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found",
+    200: b"OK", 202: b"Accepted", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout", 409: b"Conflict", 413: b"Content Too Large", 415: b"Unsupported Media Type",
-    422: b"Unprocessable Content", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
-    503: b"Service Unavailable",
+    422: b"Unprocessable Content", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
 _STARTS = {
     (status, kind): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, reason, kind)
     for status, reason in _REASONS.items()
     for kind in (b"application/json", b"application/problem+json")
 }
-_KEPT = frozenset((b"content-type", b"authorization", b"x-api-key", b"x-request-id", b"accept"))
+_KEPT = frozenset(
+    (
+        b"accept", b"authorization", b"content-type", b"inference-header-content-length", b"traceparent", b"x-api-key",
+        b"x-entity-id", b"x-request-id", b"x-request-timeout",
+    )
+)  # fmt: skip
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -47,17 +54,33 @@ class Limits:
         max_body_bytes: a larger body gets status 413.
         read_seconds: a request that is still incomplete after this gets status 408.
         idle_seconds: a connection without any request is closed after this.
+        max_wait_seconds: a request that would wait longer than this for its turn gets status 503.
     """
 
     max_body_bytes: int = 1_048_576
     read_seconds: float = 15.0
     idle_seconds: float = 75.0
+    max_wait_seconds: float = 1.0
 
 
 class Exchange:
-    """One request and, later, its answer."""
+    """One request and, later, its answer.
 
-    __slots__ = ("_protocol", "answer", "body", "headers", "keep_alive", "method", "path", "request_id", "started")
+    Attributes:
+        route: the known path that it came in by, for metrics.
+        deadline: on the clock of `started`; nobody waits for an answer after it.
+        make, write: how another protocol's body becomes a servable's request, and its answer a body (see `Door`).
+        explain: how another protocol tells an error.
+        trial, variant: the deployment that it takes part in, and who answers.
+    """
+
+    __slots__ = (
+        "_protocol", "answer", "body", "deadline", "explain", "headers", "keep_alive", "make", "method", "path",
+        "request_id", "route", "started", "trial", "variant", "write",
+    )  # fmt: skip
+
+    counts = True
+    """Whether it is one of the requests that metrics tell."""
 
     def __init__(self, protocol: HttpProtocol, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> None:
         self._protocol = protocol
@@ -67,12 +90,26 @@ class Exchange:
         self.body = b""
         self.keep_alive = True
         self.started = time.monotonic()
+        self.deadline = math.inf
         self.answer: bytes | None = None
+        self.route = "other"
+        self.make: Callable[[Any], Any] | None = None
+        self.write: Write | None = None
+        self.explain: Explain | None = None
+        self.trial: Any = None
+        self.variant = ""
         given = headers.get(b"x-request-id", b"")
         self.request_id = given if given and _ID.fullmatch(given) else b""
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody still waits for the answer."""
+        return self.answer is None and self._protocol.connected
+
     def respond(self, status: int, body: bytes, kind: bytes = b"application/json", extra: bytes = b"") -> None:
-        """Answer; the bytes go out when all earlier requests of the connection have been answered."""
+        """Answer, once; the bytes go out when all earlier requests of the connection have been answered."""
+        if self.answer is not None:
+            return
         start = _STARTS.get((status, kind)) or b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
             status,
             _REASONS.get(status, b"Error"),
@@ -83,6 +120,14 @@ class Exchange:
         sent = b"" if self.method == b"HEAD" else body
         self.answer = b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (start, len(body), self.request_id, extra, sent)
         self._protocol.flush()
+
+
+Reply = tuple[bytes, bytes, bytes]
+"""A body, its content type, and further header lines, each ended by CRLF."""
+Write = Callable[[Any, Any], Reply]
+"""Makes the reply out of the servable that answered, and its answer."""
+Explain = Callable[[NoriaError, bytes], Reply]
+"""Makes the reply that tells an error, out of the error and the request's id."""
 
 
 class Handler(Protocol):
@@ -134,6 +179,11 @@ class HttpProtocol(asyncio.Protocol):
         self._expects = False
         self._parts: list[bytes] = []
         self._size = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the client is still there."""
+        return self._transport is not None
 
     # --- what asyncio calls
 

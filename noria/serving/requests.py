@@ -48,6 +48,27 @@ def check_body(exchange: Exchange) -> None:
         raise RequestError("the body is empty", hint="see /openapi.json")
 
 
+def timeout_of(exchange: Exchange) -> float:
+    """Seconds in which the client wants its answer: the header `X-Request-Timeout`, as in `0.25` or `250ms`.
+
+    Raises:
+        RequestError: it is none.
+    """
+    text = exchange.headers[b"x-request-timeout"].strip().lower()
+    number, unit = (text[:-2], 0.001) if text.endswith(b"ms") else (text.removesuffix(b"s"), 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 < seconds <= 3600.0:
+        raise RequestError(
+            f"X-Request-Timeout is {text[:50].decode('latin-1')!r}",
+            hint="write seconds, as in 0.25, or milliseconds, as in 250ms; at most an hour",
+            field="X-Request-Timeout",
+        )
+    return seconds
+
+
 def _bearer(authorization: bytes) -> bytes:
     scheme, _, key = authorization.partition(b" ")
     return key.strip() if scheme.lower() == b"bearer" else b""

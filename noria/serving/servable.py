@@ -55,6 +55,22 @@ class Servable(Protocol):
         ...
 
 
+class Sized(Servable, Protocol):
+    """A servable whose requests are of different sizes: a batch is cut by rows, not by requests."""
+
+    def size(self, operation: str, request: Any) -> int:
+        """The rows of a request; at least 1."""
+        ...
+
+
+class Personal(Servable, Protocol):
+    """A servable whose requests are for somebody: a deployment answers each entity by one variant."""
+
+    def entity(self, operation: str, request: Any) -> str:
+        """For whom a request is; empty where it names nobody."""
+        ...
+
+
 class Traceable(Servable, Protocol):
     """A servable that can say what it read to answer; the prediction log keeps it."""
 

@@ -8,21 +8,26 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, StorageError, allowed
+from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
+from noria.registry import Deployment
 from noria.serving.batches import Batches
 from noria.serving.events import EventDoor, describe
+from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits
-from noria.serving.requests import MethodNotAllowedError, check_body, check_key
+from noria.serving.replies import Replies
+from noria.serving.requests import MethodNotAllowedError, check_body, check_key, timeout_of
 from noria.serving.servable import Servable
+from noria.serving.served import Served
+from noria.serving.trial import Trial
 from noria.telemetry import MetricsCollector, MLLogger
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
 
@@ -30,7 +35,6 @@ __all__ = ["Limits", "ModelServer"]
 
 Background = Callable[[], Awaitable[None]]
 
-_PROBLEM = b"application/problem+json"
 _DRAIN_SECONDS = 10.0
 _GET = (b"GET", b"HEAD")
 
@@ -38,7 +42,8 @@ _GET = (b"GET", b"HEAD")
 class ModelServer:
     """Serves the operations of its servables: `POST /predict`, `POST /models/NAME/predict`, and so on.
 
-    Also: `/health/live`, `/health/ready`, `/metrics`, `/openapi.json`, and `/`, which says what is served.
+    A version that is loaded can be asked by its number too: `POST /models/NAME/versions/3/predict`. Also:
+    `/health/live`, `/health/ready`, `/metrics`, `/openapi.json`, and `/`, which says what is served.
 
     Args:
         servables: loaded versions of different models; they are warmed up before the server says that it is ready.
@@ -49,6 +54,8 @@ class ModelServer:
         events: where `POST /events` goes; without it there is no such path.
         features: where `POST /features` goes; without it there is no such path.
         predictions: where a sample of the predictions is recorded.
+        expose: takes who was answered by which variant of a deployment with a reward.
+        access_log: whether to log every request.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class ModelServer:
         events: EventDoor | None = None,
         features: FeatureDoor | None = None,
         predictions: PredictionLog | None = None,
+        expose: Callable[[Exposure], None] | None = None,
+        access_log: bool = False,
     ) -> None:
         names = [servable.model for servable in servables]
         if not (names or events or features) or len(set(names)) < len(names):
@@ -78,33 +87,62 @@ class ModelServer:
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
-        self._logger = logger
         self._api_keys = tuple(sorted(api_keys))
+        self._expose = expose
         self._ready = False
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request_prefix = secrets.token_hex(4).encode()
         self._requests = 0
-        self._batches = Batches(self._metrics, logger, predictions)
-        self._servables = {servable.model: servable for servable in servables}
+        self._replies = Replies(self._metrics, logger, access_log=access_log)
+        self._batches = Batches(self._metrics, self._replies, logger, predictions, self.limits.max_wait_seconds)
+        self._models = {s.model: Served(s.model, {s.version: s}, s.version) for s in servables}
         self._route()
 
     @property
     def servables(self) -> tuple[Servable, ...]:
-        """Who answers now."""
-        return tuple(self._servables.values())
+        """Who answers now, one for each model: the champion, or what a deployment's variants are compared with."""
+        return tuple(model.control for model in self._models.values())
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        """What is loaded of each model."""
+        return self._models
 
     def swap(self, servable: Servable) -> None:
         """Put another, warmed-up version of a model in the place of the present one, between two requests."""
-        if servable.model not in self._servables:
-            raise NotFoundError(f"this server has no model {servable.model!r}", hint=", ".join(self._servables))
-        before = self._servables[servable.model]
-        self._batches.answer_all()  # what was accepted by the old version is answered by it
-        self._batches.forget(before)
-        self._servables = {**self._servables, servable.model: servable}
-        self._info(before).set(0)
+        self.deploy(servable.model, {servable.version: servable}, servable.version)
+
+    def deploy(
+        self, model: str, versions: Mapping[int, Servable], champion: int, deployment: Deployment | None = None
+    ) -> None:
+        """Say which versions of a model answer from now on, between two requests.
+
+        Args:
+            model: one of the server's models.
+            versions: warmed-up servables by their numbers; those that were there and are not any more are closed.
+            champion: one of them.
+            deployment: what is tried; its control has to be one of them too.
+
+        Raises:
+            NotFoundError: the server has no such model.
+        """
+        if model not in self._models:
+            raise NotFoundError(f"this server has no model {model!r}", hint=", ".join(self._models))
+        before = self._models[model]
+        after = before.changed(versions, champion, deployment, self._new_trial)
+        if self._loop is not None:
+            self._batches.answer_all()  # what was accepted by the old version is answered by it
+        self._models = {**self._models, model: after}
         self._route()
-        before.close()
+        for servable in before.versions.values():
+            if servable not in versions.values():
+                self._info(servable).set(0)
+                self._batches.retire(servable)
+
+    def warm_up(self, servable: Servable) -> None:
+        """Prepare a servable for `deploy`, in any thread."""
+        self._batches.warm_up(servable)
 
     async def serve(
         self,
@@ -120,8 +158,9 @@ class ModelServer:
             StorageError: the address can't be listened on.
         """
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        for servable in self.servables:
-            servable.warm_up()
+        for model in self._models.values():
+            for servable in model.versions.values():
+                self.warm_up(servable)
         try:
             server = await self._loop.create_server(lambda: HttpProtocol(self), host, port, backlog=1024)
         except (OSError, OverflowError) as error:
@@ -137,6 +176,7 @@ class ModelServer:
         for task in tasks:
             task.cancel()
         await self._drain()
+        self._batches.close()
 
     def run(self, host: str = "127.0.0.1", port: int = 8080, *, background: Sequence[Background] = ()) -> None:
         """Serve in this process on uvloop until SIGTERM or SIGINT."""
@@ -195,66 +235,89 @@ class ModelServer:
         try:
             if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
                 check_key(exchange, self._api_keys)
-            servable = self._operations.get(exchange.path)
-            if servable is not None and exchange.method == b"POST":
-                self._accept(exchange, *servable)
-            elif exchange.path in self._doors and exchange.method == b"POST":
+            target = self._operations.get(exchange.path)
+            if target is not None and exchange.method == b"POST":
+                exchange.route, model, operation, version = target
                 check_body(exchange)
-                self._doors[exchange.path][1](exchange, self._answer_door)
+                self.ask(exchange, model, operation, version)
+            elif exchange.path in self._doors:
+                exchange.route, accept = self._doors[exchange.path]
+                if exchange.method != b"POST":
+                    raise MethodNotAllowedError(exchange.method, "POST")
+                check_body(exchange)
+                accept(exchange, self._answer_door)
             else:
                 self._answer_other(exchange)
-        except NoriaError as error:
-            self._problem(exchange, error)
         except Exception as error:
-            self._batches.fail(exchange, error)
+            self._replies.fail(exchange, error)
+
+    def ask(self, exchange: Exchange, model: Served, operation: str, version: int | None = None) -> None:
+        """Have a model answer, by a version or by who has to answer now.
+
+        `exchange.make` makes the request for a servable (by default it decodes the body), `exchange.write` the reply
+        out of a servable's answer (by default JSON).
+
+        Raises:
+            RequestError: the request is wrong, or there is too much to do.
+        """
+        if b"x-request-timeout" in exchange.headers:
+            exchange.deadline = exchange.started + timeout_of(exchange)
+        servable = model.control if version is None else model.versions[version]
+        make = exchange.make
+        request = servable.decode(operation, exchange.body) if make is None else make(servable)
+        if model.trial is not None and version is None:
+            servable, request = model.trial.choose(exchange, operation, request)
+        self._batches.add(exchange, servable, operation, request)
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what is no proper request."""
         self._requests += 1
         exchange.request_id = b"%b-%x" % (self._request_prefix, self._requests)
-        self._problem(exchange, error)
+        self._replies.fail(exchange, error)
 
     # --- its own
 
+    def _new_trial(self, deployment: Deployment, versions: Mapping[int, Servable]) -> Trial:
+        return Trial(deployment, versions, self._expose, self._ask_aside)
+
+    def _ask_aside(self, exchange: Exchange, servable: Servable, operation: str, request: Any) -> None:
+        self._batches.add(exchange, servable, operation, request, aside=True)
+
     def _route(self) -> None:
-        """Work out who answers which path; done again when a servable changes."""
-        self._operations: dict[bytes, tuple[Servable, str]] = {}
-        offers: dict[str, list[Servable]] = {}
-        for servable in self.servables:
-            for operation in servable.operations:
-                offers.setdefault(operation, []).append(servable)
-                self._operations[f"/models/{servable.model}/{operation}".encode()] = (servable, operation)
+        """Work out who answers which path; done again when a model changes."""
+        self._operations: dict[bytes, tuple[str, Served, str, int | None]] = {}
+        offers: dict[str, list[Served]] = {}
+        for model in self._models.values():
+            for operation in model.control.operations:
+                offers.setdefault(operation, []).append(model)
+                self._add_route(f"/models/{model.name}/{operation}", model, operation)
+            for version, servable in model.versions.items():
+                for operation in servable.operations:
+                    self._add_route(f"/models/{model.name}/versions/{version}/{operation}", model, operation, version)
+                self._info(servable).set(1)
         self._several = {
-            f"/{o}".encode(): [s.model for s in offered] for o, offered in offers.items() if len(offered) > 1
+            f"/{o}".encode(): [s.name for s in offered] for o, offered in offers.items() if len(offered) > 1
         }
         alone = {operation: offered[0] for operation, offered in offers.items() if len(offered) == 1}
-        for operation, servable in alone.items():
-            self._operations[f"/{operation}".encode()] = (servable, operation)
-        self._alone = alone
-        for servable in self.servables:
-            self._info(servable).set(1)
+        for operation, model in alone.items():
+            self._add_route(f"/{operation}", model, operation)
+        self._alone = {operation: model.control for operation, model in alone.items()}
+
+    def _add_route(self, path: str, model: Served, operation: str, version: int | None = None) -> None:
+        self._operations[path.encode()] = (f"/{operation}", model, operation, version)
 
     def _info(self, servable: Servable) -> Gauge:
         labels = {"model": servable.model, "version": str(servable.version)}
-        return self._metrics.gauge("noria_model_info", "1 for the versions that answer.", **labels)
-
-    def _accept(self, exchange: Exchange, servable: Servable, operation: str) -> None:
-        check_body(exchange)
-        self._batches.add(exchange, servable, operation, servable.decode(operation, exchange.body))
+        return self._metrics.gauge("noria_model_info", "1 for the versions that are loaded.", **labels)
 
     def _answer_door(self, exchange: Exchange, status: int, answer: bytes | Exception) -> None:
-        if isinstance(answer, NoriaError):
-            self._problem(exchange, answer)
-        elif isinstance(answer, Exception):
-            self._batches.fail(exchange, answer)
+        if isinstance(answer, Exception):
+            self._replies.fail(exchange, answer)
         else:
-            self._batches.count(exchange, self._doors[exchange.path][0], status)
-            exchange.respond(status, answer)
+            self._replies.send(exchange, status, (answer, b"application/json", b""))
 
     def _answer_other(self, exchange: Exchange) -> None:
         path = exchange.path
-        if path in self._doors:
-            raise MethodNotAllowedError(exchange.method, "POST")
         if path in self._operations or path in self._several:
             if exchange.method != b"POST":
                 raise MethodNotAllowedError(exchange.method, "POST")
@@ -299,7 +362,7 @@ class ModelServer:
         return 200, msgspec.json.encode(document(self.servables, self._alone, more)), b"application/json"
 
     def _front(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        models = [{"model": s.model, "version": s.version, "operations": s.operations} for s in self.servables]
+        models = [_about(model) for model in self._models.values()]
         about: dict[str, Any] = {"name": "noria", "models": models}
         if self._events is not None:
             about["streams"] = list(self._events.intake.specs)
@@ -307,17 +370,6 @@ class ModelServer:
             about["features"] = self._features.about()
         about["links"] = ["/openapi.json", "/metrics", "/health/ready"]
         return 200, msgspec.json.encode(about), b"application/json"
-
-    def _problem(self, exchange: Exchange, error: NoriaError) -> None:
-        problem: dict[str, Any] = {**error.to_problem(), "request_id": exchange.request_id.decode()}
-        if exchange.path:
-            problem["instance"] = exchange.path.decode("utf-8", "replace")
-        extra = {401: b"www-authenticate: Bearer\r\n", 503: b"retry-after: 1\r\n"}.get(error.status, b"")
-        if isinstance(error, MethodNotAllowedError):
-            extra = b"allow: %b\r\n" % error.allowed.encode()
-        known = exchange.path in self._operations or exchange.path in self._doors
-        self._batches.count(exchange, exchange.path.decode() if known else "other", error.status)
-        exchange.respond(error.status, msgspec.json.encode(problem), _PROBLEM, extra)
 
     async def _watch_time(self) -> None:
         while True:
@@ -336,3 +388,13 @@ class ModelServer:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
+
+
+def _about(model: Served) -> dict[str, Any]:
+    control = model.control
+    about: dict[str, Any] = {"model": model.name, "version": control.version, "operations": control.operations}
+    deployment = model.deployment
+    if deployment is not None:
+        about |= {"deployment": deployment.label, "kind": deployment.kind}
+        about["variants"] = {variant.name: variant.version for variant in deployment.variants}
+    return about

@@ -115,6 +115,17 @@ class TabularServable:
         found: dict[str, Sequence[Any]] = {"predictions": answer.predictions}
         return found if answer.scores is None else {**found, "scores": answer.scores}
 
+    def size(self, operation: str, request: Any) -> int:
+        if isinstance(request, Table):
+            return len(request.frame)
+        return len(request.instances if request.instances is not None else request.entities)
+
+    def entity(self, operation: str, request: Any) -> str:
+        """The first row's entity: a request is answered by one version."""
+        if isinstance(request, Table) or request.instances is not None or not self._entities:
+            return ""
+        return str(getattr(request.entities[0], _attribute(next(iter(self._entities)))))
+
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
         return self._answer(requests, [None] * len(requests))
 

@@ -22,10 +22,10 @@ from noria.core.settings import PredictionSettings
 from noria.features import OnlineFeatures, OnlineReader
 from noria.features.reads import MAX_ROWS, GroupRead, Read
 from noria.serving import ModelServer, Prediction, PredictionLog, PredictionReader
-from noria.serving import prediction_log as module
+from noria.serving import line_log as module
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.prediction_files import Segments, segments
-from noria.serving.prediction_log import Sampler
+from noria.serving.prediction_log import MAX_LINE, Sampler
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector
 from noria.testing import ManualClock
@@ -211,7 +211,7 @@ def test_a_full_queue_and_a_disk_that_fails_drop_and_count(tmp_path: Path, monke
 
 def test_what_is_too_long_is_kept_without_inputs(tmp_path: Path) -> None:
     log = log_in(tmp_path)
-    log.record(entry(1, module.MAX_LINE))
+    log.record(entry(1, MAX_LINE))
     log.close()
     (found,) = PredictionReader(tmp_path)
     assert (found.id, found.inputs) == ("1", None)

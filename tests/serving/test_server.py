@@ -377,7 +377,7 @@ def test_metrics_count_what_was_asked() -> None:
         'noria_http_requests_total{code="200",method="POST",path="/predict"} 2',
         'noria_http_requests_total{code="422",method="POST",path="/predict"} 1',
         'noria_http_requests_total{code="404",method="GET",path="other"} 1',
-        'noria_predictions_total{model="doubler",operation="predict",version="1"} 2',
+        'noria_predictions_total{model="doubler",operation="predict",variant="champion",version="1"} 2',
     ):
         assert line in text.text
     assert openmetrics.text.endswith("# EOF\n")

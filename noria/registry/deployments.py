@@ -1,0 +1,229 @@
+"""The deployments of a registry: begun, changed and ended, each change with its reason in the audit trail.
+
+At most one deployment of a model runs at a time. Whoever changes one says which state it was derived from, so that two
+that act at once (a person and the judge) can't overwrite each other: one of them gets a `ConflictError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from noria.core import Clock, ConfigError, ConflictError, NotFoundError, SystemClock
+from noria.registry.deployment import CHAMPION, Deployment, Judging, Kind, Variant, check_variants
+from noria.registry.registry import ModelRegistry
+from noria.registry.version import ModelVersion
+from noria.storage import ABSENT, Put, Record, Records, Workspace
+
+LATEST = "deployments"
+HISTORY = "deployment_history"
+
+
+class Deployments:
+    """What is tried of each model, and what was tried before."""
+
+    def __init__(self, records: Records, registry: ModelRegistry, clock: Clock | None = None) -> None:
+        self._records = records
+        self._registry = registry
+        self._clock = clock or SystemClock()
+
+    @staticmethod
+    def of(workspace: Workspace) -> Deployments:
+        """The deployments of a project."""
+        return Deployments(workspace.records, ModelRegistry.of(workspace), workspace.clock)
+
+    def get(self, model: str) -> Deployment | None:
+        """The model's present or last deployment."""
+        record = self._records.get(LATEST, model)
+        return None if record is None else Deployment.from_dict(record.data)
+
+    def running(self, model: str) -> Deployment:
+        """The model's present deployment.
+
+        Raises:
+            NotFoundError: nothing of it is tried now.
+        """
+        return Deployment.from_dict(self._running(model).data)
+
+    def all(self) -> list[Deployment]:
+        """Every model's present or last deployment."""
+        return [Deployment.from_dict(record.data) for record in self._records.list(LATEST)]
+
+    def history(self, model: str) -> list[Deployment]:
+        """The model's deployments that are over, the newest first."""
+        found = self._records.list(HISTORY, f"{model}/", newest_first=True)
+        return [Deployment.from_dict(record.data) for record in found]
+
+    def start(
+        self,
+        model: str,
+        tried: Sequence[Variant],
+        *,
+        kind: Kind = "canary",
+        control: Variant | None = None,
+        shadow: int | None = None,
+        steps: Sequence[float] = (),
+        every: int = 0,
+        judging: Judging | None = None,
+        why: str = "",
+        who: str | None = None,
+    ) -> Deployment:
+        """Try variants of a model beside its champion, or beside another `control`.
+
+        Args:
+            model: the model's name.
+            tried: the variants and their shares; the control has the rest.
+            kind: what it is called.
+            control: what they are compared with; its share is worked out.
+            shadow: a version that is asked on the side.
+            steps, every: the shares of a canary and the microseconds that each lasts; the first begins now.
+            judging: when a variant is worse.
+            why: for the audit trail.
+            who: for the audit trail; the user of this process by default.
+
+        Raises:
+            ConflictError: something of this model is tried already.
+            ConfigError: the variants or steps make no sense.
+            NotFoundError: a version doesn't exist.
+        """
+        record = self._records.get(LATEST, model)
+        before = None if record is None else Deployment.from_dict(record.data)
+        if before is not None and not before.over:
+            raise ConflictError(
+                f"{before.kind} {before.label} of model {model!r} is {before.state}",
+                hint=f"end it first: noria deployment finish {model}, or noria deployment abort {model}",
+            )
+        if steps:
+            tried = [replace(tried[0], share=steps[0]), *tried[1:]]
+        rest = control or Variant(CHAMPION, self._registry.get(model).version, 0.0)
+        variants = (*tried, replace(rest, share=1.0 - sum(variant.share for variant in tried)))
+        now = self._clock.now()
+        made = Deployment(
+            model, (before.number if before else 0) + 1, kind, variants, now, shadow, tuple(steps), every,
+            stepped=now, judging=judging or Judging(), why=why,
+        )  # fmt: skip
+        _check(made)
+        for version in sorted(made.versions):
+            self._registry.get(model, version)
+        self._commit(record, made, f"deploy {kind}", who)
+        return made
+
+    def change(self, before: Deployment, after: Deployment, action: str, why: str, who: str | None = None) -> None:
+        """Put a deployment into another state.
+
+        Raises:
+            ConflictError: it isn't as it was in `before` any more.
+        """
+        record = self._records.get(LATEST, before.model)
+        if record is None or Deployment.from_dict(record.data) != before:
+            raise ConflictError(f"deployment {before.label} was changed by another process", hint="look again")
+        self._commit(record, replace(after, why=why), action, who)
+
+    def pause(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
+        """Take no further steps; the shares stay as they are, and a worse variant still goes back."""
+        before = self.running(model)
+        return self._changed(before, replace(before, state="paused"), "pause", why, who)
+
+    def resume(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
+        """Take steps again; the present one begins anew."""
+        before = self.running(model)
+        return self._changed(before, replace(before, state="running", stepped=self._clock.now()), "resume", why, who)
+
+    def abort(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
+        """Give every request to the champion again."""
+        before = self.running(model)
+        return self._changed(before, replace(before, state="aborted"), "abort", why, who)
+
+    def finish(
+        self, model: str, *, winner: str | None = None, force: bool = False, why: str = "", who: str | None = None
+    ) -> Deployment:
+        """End it, and make the winner the champion: the variant that was tried, if there is one alone.
+
+        A shadow ends without a winner unless one is named.
+
+        Raises:
+            ConfigError: there is no such variant, or several that could be meant.
+            ConflictError: the model has another champion than the one that it was compared with (unless `force`).
+        """
+        before = self.running(model)
+        won = _winner(before, winner)
+        if won is None:
+            return self._changed(before, replace(before, state="finished"), "finish", why or "no winner", who)
+        champion = self._registry.get(model).version
+        if champion not in (before.control.version, won.version) and not force:
+            raise ConflictError(
+                f"{model}@{champion} became the champion while {before.label} ran against "
+                f"{before.control.version}; {won.version} wasn't compared with it",
+                hint=f"noria deployment abort {model}, or: noria deployment finish {model} --force",
+            )
+        record = self._running(model)
+        after = replace(before, state="finished", why=why or f"{won.name} won")
+        puts = self._puts(record, after, f"finish {before.kind}", who)
+        self._registry.promote(model, won.version, why=f"{after.why} ({before.label})", who=who, also=puts)
+        return after
+
+    def rollback(self, model: str, *, why: str = "", who: str | None = None) -> ModelVersion:
+        """Take back what was changed last: what is tried now, or else the champion. Returns who answers then.
+
+        Raises:
+            NotFoundError: nothing is tried and there was no champion before.
+        """
+        latest = self.get(model)
+        if latest is not None and not latest.over:
+            self.abort(model, why=why or "rolled back", who=who)
+            return self._registry.get(model)
+        return self._registry.rollback(model, why=why, who=who)
+
+    def _running(self, model: str) -> Record:
+        record = self._records.get(LATEST, model)
+        if record is None or Deployment.from_dict(record.data).over:
+            self._registry.get(model)  # says so if there is no such model
+            raise NotFoundError(
+                f"nothing of model {model!r} is tried now", hint=f"begin: noria deploy {model}@VERSION --canary 10%"
+            )
+        return record
+
+    def _changed(self, before: Deployment, after: Deployment, action: str, why: str, who: str | None) -> Deployment:
+        self.change(before, after, f"{action} {before.kind}", why, who)
+        return replace(after, why=why)
+
+    def _commit(self, record: Record | None, after: Deployment, action: str, who: str | None) -> None:
+        self._records.commit(*self._puts(record, after, action, who))
+
+    def _puts(self, record: Record | None, after: Deployment, action: str, who: str | None) -> list[Put]:
+        data = after.to_dict()
+        puts = [Put(LATEST, after.model, data, record.revision if record else ABSENT)]
+        if after.over:
+            puts.append(Put(HISTORY, f"{after.model}/{after.number:08d}", data))
+        tried = after.tried[0].version
+        puts.append(self._registry.audit_put(who, action, after.model, tried, after.why))
+        return puts
+
+
+def _check(made: Deployment) -> None:
+    check_variants(made.variants)
+    if not made.tried:
+        raise ConfigError("a deployment needs a version to try", hint="name one: MODEL@VERSION")
+    if made.kind == "canary" and made.tried[0].version == made.control.version:
+        raise ConfigError(
+            f"{made.model}@{made.control.version} is the champion already", hint="try another version as a canary"
+        )
+    if made.steps and (made.every <= 0 or list(made.steps) != sorted(set(made.steps))):
+        raise ConfigError(
+            "the steps of a canary must grow, and last some time", hint="as in: --steps 1,10,50,100 --every 10m"
+        )
+
+
+def _winner(deployment: Deployment, name: str | None) -> Variant | None:
+    every = {variant.name: variant for variant in (*deployment.tried, deployment.control)}
+    if name is not None:
+        if name not in every:
+            raise ConfigError(f"{deployment.label} has no variant {name!r}", hint=f"allowed: {', '.join(every)}")
+        return every[name]
+    if deployment.kind == "canary":
+        return deployment.variants[0]
+    if deployment.kind == "shadow":
+        return None
+    raise ConfigError(
+        f"{deployment.label} compares {', '.join(every)}", hint="say which has won: --winner NAME", field="winner"
+    )

@@ -1,0 +1,87 @@
+"""What the judge of a deployment reads: how often each variant answered and failed, and to whom its answers went.
+
+Each server keeps running totals of its own and writes them into the registry's records once a second. They only grow,
+so that a write that failed is made good by the next one. Which entity met which variant goes into files like those of
+the prediction log, since rewards come later and are looked up by prediction or entity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+TALLIES = "tallies"
+"""The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`."""
+FOLDER = "exposures"
+"""Where the files with exposures are, in the project's state directory."""
+
+
+class Tally(msgspec.Struct):
+    """The totals of one variant on one server.
+
+    Attributes:
+        requests: answered, errors included.
+        errors: that are the server's fault; a request that was wrong itself isn't counted at all.
+        log_seconds, log_seconds2: sums of the logarithms of the latencies, and of their squares.
+        compared: answers of a shadow that were compared with the answer that was given.
+        agreed: those that were equal.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    log_seconds: float = 0.0
+    log_seconds2: float = 0.0
+    compared: int = 0
+    agreed: int = 0
+
+    def add(self, seconds: float, *, failed: bool = False) -> None:
+        """Count a request."""
+        self.requests += 1
+        self.errors += failed
+        if not failed:
+            logarithm = math.log(max(seconds, 1e-6))
+            self.log_seconds += logarithm
+            self.log_seconds2 += logarithm * logarithm
+
+    def compare(self, *, agreed: bool) -> None:
+        """Count an answer of a shadow."""
+        self.compared += 1
+        self.agreed += agreed
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(mine + theirs for mine, theirs in zip(_values(self), _values(other), strict=True)))
+
+
+class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer that a variant gave.
+
+    Attributes:
+        id: the request's id.
+        at: microseconds.
+        model, number: the deployment.
+        variant: its name.
+        entity: for whom; empty where the request named nobody.
+    """
+
+    id: str
+    at: int
+    model: str
+    number: int
+    variant: str
+    entity: str = ""
+
+
+def tally_key(model: str, number: int, server: str = "") -> str:
+    """Where a server's totals of a deployment are; without a server, what all their keys start with."""
+    return f"{model}/{number:08d}/{server}"
+
+
+def tallies_of(data: dict[str, Any]) -> dict[str, Tally]:
+    """The totals by variant in a document of `TALLIES`."""
+    return msgspec.convert(data["variants"], dict[str, Tally])
+
+
+def _values(tally: Tally) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(tally)
