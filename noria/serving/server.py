@@ -16,13 +16,16 @@ import msgspec
 from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
 from noria.registry import Deployment
 from noria.serving.batches import Batches
+from noria.serving.doors import Door
 from noria.serving.events import EventDoor, describe
 from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
+from noria.serving.frame_doors import KServeDoor, MlflowDoor
+from noria.serving.open_inference_door import OpenInferenceDoor
 from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
-from noria.serving.protocol import Exchange, HttpProtocol, Limits
+from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
 from noria.serving.replies import Replies
 from noria.serving.requests import MethodNotAllowedError, check_body, check_key, timeout_of
 from noria.serving.servable import Servable
@@ -84,6 +87,8 @@ class ModelServer:
         if features is not None:
             routes["/features"] = features.accept
         self._doors = {path.encode(): (path, accept) for path, accept in routes.items()}
+        foreign: tuple[Door, ...] = (OpenInferenceDoor(), MlflowDoor(), KServeDoor())
+        self._foreign = {segment: door for door in foreign for segment in door.segments}
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
@@ -232,10 +237,10 @@ class ModelServer:
         """Answer a request, or put it into the batch of this turn."""
         self._requests += 1
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
+        target = self._operations.get(exchange.path)
+        foreign = None if target is not None else self._foreign_door(exchange)
         try:
-            if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
-                check_key(exchange, self._api_keys)
-            target = self._operations.get(exchange.path)
+            self._check_key(exchange, foreign)
             if target is not None and exchange.method == b"POST":
                 exchange.route, model, operation, version = target
                 check_body(exchange)
@@ -246,6 +251,8 @@ class ModelServer:
                     raise MethodNotAllowedError(exchange.method, "POST")
                 check_body(exchange)
                 accept(exchange, self._answer_door)
+            elif foreign is not None:
+                foreign.accept(exchange, self)
             else:
                 self._answer_other(exchange)
         except Exception as error:
@@ -269,6 +276,15 @@ class ModelServer:
             servable, request = model.trial.choose(exchange, operation, request)
         self._batches.add(exchange, servable, operation, request)
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return self._ready
+
+    def reply(self, exchange: Exchange, status: int, reply: Reply) -> None:
+        """Answer at once."""
+        self._replies.send(exchange, status, reply)
+
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what is no proper request."""
         self._requests += 1
@@ -276,6 +292,22 @@ class ModelServer:
         self._replies.fail(exchange, error)
 
     # --- its own
+
+    def _foreign_door(self, exchange: Exchange) -> Door | None:
+        """Whose path of another protocol this is; from here on its clients are told errors in their own form."""
+        path = exchange.path
+        segment = path[1:].partition(b"/")[0]
+        if path.startswith(b"/models/") and path.endswith(b"/invocations"):
+            segment = b"invocations"
+        door = self._foreign.get(segment)
+        if door is not None:
+            exchange.explain = door.explain
+        return door
+
+    def _check_key(self, exchange: Exchange, foreign: Door | None) -> None:
+        if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
+            if foreign is None or exchange.path not in foreign.public:
+                check_key(exchange, self._api_keys)
 
     def _new_trial(self, deployment: Deployment, versions: Mapping[int, Servable]) -> Trial:
         return Trial(deployment, versions, self._expose, self._ask_aside)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core import RequestError, Schema
+from noria.core import Field, RequestError, Schema
 from noria.serving.servable import Servable
 
 if TYPE_CHECKING:
     import polars as pl
 
+MAX_CELLS = 5_000_000
+"""The most values that rows with names may become, those that they don't have included."""
+
 Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pl.Series"
 """Values [n] of one input: a list of plain values (None where one is missing), an array, or a series."""
 
 
-@runtime_checkable
 class Tabular(Servable, Protocol):
     """A servable whose operation `predict` reads rows of a table.
 
@@ -29,6 +31,11 @@ class Tabular(Servable, Protocol):
     @property
     def inputs(self) -> Schema:
         """The columns of a row, in order."""
+        ...
+
+    @property
+    def lookup(self) -> Schema | None:
+        """The columns of a row whose other inputs are looked up; None where nothing is."""
         ...
 
     @property
@@ -58,12 +65,17 @@ def check_tabular(servable: Servable) -> Tabular:
     Raises:
         RequestError: it doesn't.
     """
-    if isinstance(servable, Tabular) and "predict" in servable.operations:
-        return servable
+    if hasattr(servable, "table") and "predict" in servable.operations:
+        return cast(Tabular, servable)
     raise RequestError(
         f"model {servable.model!r} doesn't predict from rows of a table",
         hint=" or ".join(f"POST /models/{servable.model}/{operation}" for operation in servable.operations),
     )
+
+
+def fields_of(servable: Tabular) -> dict[str, Field]:
+    """All columns that a row may have."""
+    return {field.name: field for field in (*(servable.lookup or ()), *servable.inputs)}
 
 
 def matrix_columns(matrix: Sequence[Sequence[Any]] | NDArray[Any], names: Sequence[str]) -> dict[str, Column]:
@@ -94,6 +106,13 @@ def record_columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
 
     >>> record_columns([{"hour": 1, "shop": "a"}, {"hour": 2}])
     {'hour': [1, 2], 'shop': ['a', None]}
+
+    Raises:
+        RequestError: the rows have so many different names that their table would be huge.
     """
     names = dict.fromkeys(name for record in records for name in record)
+    if len(names) * len(records) > MAX_CELLS:
+        raise RequestError(
+            f"{len(records)} rows with {len(names)} different names", status=422, hint="send fewer rows at a time"
+        )
     return {name: [record.get(name) for record in records] for name in names}

@@ -65,7 +65,9 @@ class TabularServable:
         self._entities = entities
         self._columns = columns
         self._on_demand = on_demand
-        self._entity = self._entity_schema() if self._looks_up else None
+        self.inputs = inputs.schema
+        self.outputs = output_types(estimator)
+        self.lookup = self._lookup_schema() if self._looks_up else None
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
@@ -74,11 +76,11 @@ class TabularServable:
         """A body has `instances` with every input, or `entities` with ids, the rows' own columns and inputs."""
         instance = _row_type("Instance", self._inputs.schema.to_dict())
         fields: list[Any] = [("instances", _rows_of(instance), None)]
-        if self._entity is not None:
-            fields.append(("entities", _rows_of(_row_type("Entity", self._entity.to_dict())), None))
+        if self.lookup is not None:
+            fields.append(("entities", _rows_of(_row_type("Entity", self.lookup.to_dict())), None))
         return msgspec.defstruct("PredictRequest", fields, forbid_unknown_fields=True)
 
-    def _entity_schema(self) -> Schema:
+    def _lookup_schema(self) -> Schema:
         """The columns of a row whose features are looked up."""
         own = {name: self._inputs.schema[name].spec() for name in self._columns}
         given = [part.inputs.to_dict() for part in self._on_demand]
@@ -92,22 +94,14 @@ class TabularServable:
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
 
-    @property
-    def inputs(self) -> Schema:
-        return self._inputs.schema
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        return output_types(self._estimator)
-
     def table(self, columns: Mapping[str, Column]) -> Any:
-        inputs = self._inputs.schema
-        entity = {} if self._entity is None else {field.name: field.nullable for field in self._entity}
+        inputs = self.inputs
+        entity = {} if self.lookup is None else {field.name: field.nullable for field in self.lookup}
         is_instance = check_names(tuple(columns), inputs, entity)
         rows = length_of(columns)
         if is_instance and stays_columns(columns, rows, inputs):
             return Table(checked_frame(columns, inputs, rows))
-        schema = inputs if is_instance or self._entity is None else self._entity
+        schema = inputs if is_instance or self.lookup is None else self.lookup
         field = "instances" if is_instance else "entities"
         return convert_rows(plain_rows(columns, {field.name: field for field in schema}), self._request, field)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from noria.core import Schema
 from noria.pipelines import fit_steps
@@ -33,7 +33,9 @@ def servable(schema: Schema, *steps: Any) -> TabularServable:
     ).select(schema.names)
     fitted, _ = fit_steps(steps, frame)
     inputs = ModelInputs(schema, tuple(fitted))
-    estimator = RandomForestClassifier(5, random_state=0).fit(inputs.matrix(frame), random.random(50) < 0.5)
+    estimator = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=3, random_state=0).fit(
+        inputs.matrix(frame), random.random(50) < 0.5
+    )
     return TabularServable(version(schema), estimator, inputs, None, {}, [])
 
 
