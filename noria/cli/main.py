@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_features(commands, project)
     _add_models(commands, project)
     _add_predictions(commands, project)
+    _add_keys(commands, project)
     return parser
 
 
@@ -238,3 +239,31 @@ def _add_predictions(commands: _Commands, project: argparse.ArgumentParser) -> N
     )
     parity.epilog = _PARITY
     parity.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _add_keys(commands: _Commands, project: argparse.ArgumentParser) -> None:
+    keys = _add(commands, "keys", "keys:listing", "make, list, replace and revoke the API keys of the servers", project)
+    keys.set_defaults(json=False)
+    actions = keys.add_subparsers(title="actions", metavar="ACTION")
+    create = _add(actions, "create", "keys:create", "make a key and print it, this once", project)
+    create.add_argument("name", metavar="NAME", help="what the key is called in lists")
+    create.add_argument(
+        "--scope", default="predict", metavar="SCOPES", help="predict, events, admin, or several: predict,events"
+    )
+    create.add_argument("--rate", metavar="RATE", help="requests that it is good for: 100/s, 600/m, 1000/h")
+    create.add_argument("--burst", type=int, metavar="N", help="of these at once (default: as many as RATE names)")
+    create.add_argument("--expires", metavar="DURATION", help="how long it lives: 90d, 12h (default: for ever)")
+    listing = _add(actions, "list", "keys:listing", "list the names with their scopes, limits and keys", project)
+    rotate = _add(actions, "rotate", "keys:rotate", "make another key for a name; the one before ends", project)
+    rotate.add_argument("name", metavar="NAME")
+    rotate.add_argument(
+        "--grace", default="24h", metavar="DURATION", help="how long the one before still works; 0: not at all (24h)"
+    )
+    revoke = _add(actions, "revoke", "keys:revoke", "end all keys of a name, within a second", project)
+    revoke.add_argument("name", metavar="NAME")
+    history = _add(actions, "history", "keys:history", "show who changed what, when and why", project)
+    history.add_argument("name", nargs="?", metavar="NAME", help="only of this name (default: all)")
+    for action in (create, rotate, revoke):
+        action.add_argument("--why", default="", help="the reason, for the audit trail")
+    for action in (create, listing, rotate, history):
+        action.add_argument("--json", action="store_true", help="print it as JSON")

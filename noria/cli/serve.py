@@ -14,13 +14,15 @@ from pathlib import Path
 
 from noria.cli.project import load_system
 from noria.cli.show import out, say
+from noria.cli.tls import certificate
 from noria.core import ConfigError, Settings, SystemClock, to_iso
-from noria.gateway import Supervisor
+from noria.gateway import ProxyOptions, Supervisor
 from noria.gateway.child import LAUNCHER
 from noria.pipelines import Stream
 from noria.pipelines.intake import publish
 from noria.registry import ModelRegistry
-from noria.serving.keys import check_bind
+from noria.serving.key_records import ApiKeys
+from noria.serving.keys import check_bind, is_loopback
 from noria.storage import Workspace
 from noria.system import System
 from noria.system.services import FEATURES_KIND
@@ -109,18 +111,22 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
 
     Raises:
         NotFoundError: a model has no champion yet.
-        ConfigError: the address is not loopback and there are no API keys.
+        ConfigError: the address is not loopback, and there are no API keys or there is no certificate.
     """
     models, groups = served(system)
-    check_bind(settings.serve.host, settings.serve.api_keys)
     with Workspace.open(settings) as workspace:
+        check_bind(settings.serve.host, settings.serve.api_keys, ApiKeys(workspace.records, workspace.clock))
         registry = ModelRegistry.of(workspace)
         for model in models:
             registry.get(model)
+    options = ProxyOptions(certificate=certificate(settings))
+    keys = ["--replicas", str(settings.serve.replicas)]
+    if not is_loopback(settings.serve.host):
+        keys.append("--demand-keys")  # the servers themselves listen on loopback, and couldn't tell
 
     def command(index: int, port: int) -> list[str]:
         words = [sys.executable, "-m", "noria.serving", "--project", str(settings.root), "--port", str(port)]
-        return [*words, "--replica", str(index), *(["--features"] if groups else []), *models]
+        return [*words, "--replica", str(index), *keys, *(["--features"] if groups else []), *models]
 
     return Supervisor(
         command,
@@ -128,6 +134,7 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         host=settings.serve.host,
         port=settings.serve.port,
         run_dir=Path(settings.state_dir) / "serve",
+        options=options,
         on_event=_tell,
     )
 

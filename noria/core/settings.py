@@ -49,7 +49,11 @@ class ServeSettings:
     access_log: bool = False
     """Whether servers log every request."""
     api_keys: str = ""
-    """SHA-256 digests (hex) of the accepted API keys, separated by commas; needed off loopback."""
+    """SHA-256 digests (hex) of API keys with all scopes, separated by commas, beside those of `noria keys`."""
+    certificate: str = ""
+    """A PEM file with certificate and key, for HTTPS; needed off loopback."""
+    tls: str = "here"
+    """Where TLS ends: `here`, or `elsewhere`, at a proxy in front; then no certificate is needed."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,12 @@ def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
             f"predictions.log_share in {where} is {share}",
             hint="it is a share: from 0 (off) to 1 (every request)",
             field="predictions.log_share",
+        )
+    if settings.serve.tls not in ("here", "elsewhere"):
+        raise ConfigError(
+            f"serve.tls in {where} is {settings.serve.tls!r}",
+            hint=f"{allowed(['here', 'elsewhere'])}: elsewhere means that a proxy in front of noria speaks TLS",
+            field="serve.tls",
         )
     if settings.compute not in ("local", "ray") and not settings.compute.startswith("ray://"):
         raise ConfigError(

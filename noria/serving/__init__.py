@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import exports
 
 if TYPE_CHECKING:
+    from noria.serving.access import Access
+    from noria.serving.key_records import ApiKeys
+    from noria.serving.key_ring import KeyRing
     from noria.serving.loading import load_servable
     from noria.serving.prediction_files import Prediction, PredictionReader
     from noria.serving.prediction_log import PredictionLog
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from noria.serving.server import Limits, ModelServer
 
 _ORIGIN = {
+    "Access": "access",
+    "ApiKeys": "key_records",
+    "KeyRing": "key_ring",
     "Limits": "server",
     "ModelServer": "server",
     "Prediction": "prediction_files",
@@ -29,6 +35,9 @@ _ORIGIN = {
 }
 
 __all__ = [
+    "Access",
+    "ApiKeys",
+    "KeyRing",
     "Limits",
     "ModelServer",
     "Prediction",

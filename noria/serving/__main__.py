@@ -11,24 +11,27 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import msgspec
 
 from noria.core import ConfigError, NoriaError, Settings
 from noria.pipelines.intake import published
 from noria.registry import ModelRegistry, parse_label
+from noria.serving.access import Access, following
 from noria.serving.events import EventDoor
 from noria.serving.exposures import FOLDER
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.follower import Follower
-from noria.serving.keys import check_bind, parse_keys
+from noria.serving.key_records import ApiKeys
+from noria.serving.keys import check_bind, check_plain, is_loopback, parse_keys
 from noria.serving.line_log import LineLog
 from noria.serving.loading import load_servable
 from noria.serving.prediction_files import Segments
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
-from noria.storage import Workspace
+from noria.storage import Workspace, open_records
 from noria.telemetry import MetricsCollector, MLLogger
 
 
@@ -41,6 +44,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--replica", default="0")
     parser.add_argument("--features", action="store_true", help="answer POST /features")
+    parser.add_argument("--replicas", type=int, default=1, help="how many servers share the rates of the API keys")
+    parser.add_argument("--demand-keys", action="store_true", help="refuse requests without an API key")
     options = parser.parse_args()
     try:
         return _serve(options)
@@ -53,10 +58,9 @@ def _serve(options: argparse.Namespace) -> int:
     # Replicas are the parallelism: threads of one small prediction would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = Settings.load(options.project)
-    check_bind(options.host, settings.serve.api_keys)
     logger = MLLogger(settings.state_dir / "logs" / f"server-{options.replica}.jsonl")
     names, pins = _models(options.models)
-    with Workspace.open(settings) as workspace:
+    with Workspace.open(settings) as workspace, _keys(options, settings, logger) as keys:
         registry = ModelRegistry.of(workspace)
         servables = [load_servable(registry.get(model), workspace) for model in names]
         metrics, streams = MetricsCollector(), published(settings)
@@ -67,7 +71,7 @@ def _serve(options: argparse.Namespace) -> int:
             servables,
             metrics=metrics,
             logger=logger,
-            api_keys=parse_keys(settings.serve.api_keys),
+            keys=keys,
             limits=Limits(max_body_bytes=settings.serve.max_body_bytes, max_wait_seconds=settings.serve.max_wait),
             events=EventDoor(streams, workspace, metrics) if streams else None,
             features=FeatureDoor(workspace, metrics, logger, predictions) if options.features else None,
@@ -86,6 +90,22 @@ def _serve(options: argparse.Namespace) -> int:
             predictions.close()
     logger.close()
     return 0
+
+
+@contextmanager
+def _keys(options: argparse.Namespace, settings: Settings, logger: MLLogger) -> Iterator[Access]:
+    """The API keys, followed over a connection of their own, so that nothing else holds a revocation up."""
+    with closing(open_records(settings.storage.records, settings.root)) as records:
+        check_bind(options.host, settings.serve.api_keys, ApiKeys(records))
+        check_plain(options.host, settings.serve.tls)
+        with following(
+            Access(replicas=options.replicas),
+            records,
+            digests=parse_keys(settings.serve.api_keys),
+            demanded=options.demand_keys or not is_loopback(options.host),
+            on_error=lambda error: logger.log_error(error, part="API keys"),
+        ) as access:
+            yield access
 
 
 def _models(labels: Sequence[str]) -> tuple[list[str], dict[str, frozenset[int]]]:

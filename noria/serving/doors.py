@@ -9,6 +9,7 @@ from noria.core import NoriaError, NotFoundError, RequestError, allowed
 from noria.serving.protocol import Exchange, Reply
 from noria.serving.requests import MethodNotAllowedError
 from noria.serving.served import Served
+from noria.serving.tabular import is_tabular
 
 
 class Host(Protocol):
@@ -39,11 +40,6 @@ class Door(Protocol):
     @property
     def segments(self) -> tuple[bytes, ...]:
         """The first segments of its paths: all that begins so is its own."""
-        ...
-
-    @property
-    def public(self) -> frozenset[bytes]:
-        """Paths for which no key is needed."""
         ...
 
     def accept(self, exchange: Exchange, host: Host) -> None:
@@ -82,12 +78,12 @@ def only_model(models: Mapping[str, Served]) -> Served:
     Raises:
         RequestError: there is none, or there are several.
     """
-    able = [model for model in models.values() if "predict" in model.control.operations]
+    able = [model for model in models.values() if is_tabular(model.control)]
     if len(able) == 1:
         return able[0]
     names = ", ".join(model.name for model in able)
     raise RequestError(
-        f"several models can answer: {names}" if able else "no model here predicts",
+        f"several models can answer: {names}" if able else "no model here predicts from rows of a table",
         status=400 if able else 404,
         hint=f"choose one: POST /models/{able[0].name}/invocations" if able else "",
     )

@@ -35,7 +35,6 @@ class MlflowDoor:
     """Answers what MLflow's clients ask of a scoring server, and `/models/NAME/invocations` where there are several."""
 
     segments = (b"invocations", b"ping", b"version")
-    public = frozenset((b"/ping",))
 
     def accept(self, exchange: Exchange, host: Host) -> None:
         path = exchange.path.decode("utf-8", "replace")
@@ -85,7 +84,6 @@ class KServeDoor:
     """Answers `/v1/models`, `/v1/models/NAME`, `/v1/models/NAME:predict`; of a version too, as TensorFlow Serving."""
 
     segments = (b"v1",)
-    public: frozenset[bytes] = frozenset()
 
     def accept(self, exchange: Exchange, host: Host) -> None:
         path = exchange.path.decode("utf-8", "replace")

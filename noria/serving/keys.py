@@ -1,12 +1,12 @@
-"""API keys: needed as soon as others than this machine can reach the server."""
+"""When API keys and HTTPS are needed: as soon as others than this machine can reach the server."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 
 from noria.core import ConfigError
+from noria.serving.key_records import ApiKeys
 
 
 def parse_keys(text: str) -> frozenset[str]:
@@ -26,11 +26,6 @@ def parse_keys(text: str) -> frozenset[str]:
     return digests
 
 
-def digest(key: str) -> str:
-    """The digest under which a key is configured."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address."""
     try:
@@ -39,16 +34,31 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_bind(host: str, api_keys: str) -> None:
-    """Refuse to listen beyond loopback without API keys.
+def check_bind(host: str, api_keys: str, stored: ApiKeys | None = None) -> None:
+    """Refuse to listen beyond loopback without API keys, in the setting or in the records.
 
     Raises:
         ConfigError: there are none.
     """
-    if not parse_keys(api_keys) and not is_loopback(host):
+    if parse_keys(api_keys) or is_loopback(host) or (stored is not None and stored.any_valid()):
+        return
+    raise ConfigError(
+        f"{host} can be reached from other machines, and there are no API keys",
+        hint="make one: noria keys create NAME --scope predict,events; or listen on 127.0.0.1",
+        field="serve.host",
+    )
+
+
+def check_plain(host: str, tls: str) -> None:
+    """Refuse to speak plain HTTP beyond loopback, unless `serve.tls` says that TLS ends elsewhere.
+
+    Raises:
+        ConfigError: it doesn't say so.
+    """
+    if tls != "elsewhere" and not is_loopback(host):
         raise ConfigError(
-            f"{host} can be reached from other machines, and no API keys are set",
-            hint="set serve.api_keys (or NORIA_SERVE_API_KEYS) to SHA-256 digests: printf %s YOUR-KEY | sha256sum; "
-            "or listen on 127.0.0.1",
-            field="serve.host",
+            f"{host} can be reached from other machines, and there is no certificate for HTTPS",
+            hint="set serve.certificate to a PEM file with certificate and key, for noria serve; or serve.tls to "
+            '"elsewhere" where a proxy in front of noria speaks TLS; or listen on 127.0.0.1',
+            field="serve.certificate",
         )

@@ -85,7 +85,7 @@ class Lane:
     def take(self, seconds: float | None = None) -> tuple[list[Exchange], list[Any], int]:
         """Take out what waits, or as much of it as can be answered within some seconds; and its rows.
 
-        Whoever doesn't wait any more is left out.
+        Whose client is gone, or has been told that it is too late, is left out.
         """
         exchanges, requests, rows = self.exchanges, self.requests, self.rows
         if seconds is None:
@@ -97,6 +97,9 @@ class Lane:
         while count < len(wanted) and (count == 0 or taken + sizes[count] <= room):
             taken += sizes[count]
             count += 1
+        for exchange in exchanges:
+            if not exchange.awaited:
+                exchange.abandon()
         left = wanted[count:]
         self.exchanges, self.requests = [exchanges[place] for place in left], [requests[place] for place in left]
         self.rows = sum(sizes[count:])

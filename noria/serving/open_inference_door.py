@@ -59,7 +59,6 @@ class OpenInferenceDoor:
     """Answers the protocol's paths; `statistics` has what was answered."""
 
     segments = (b"v2",)
-    public = frozenset((b"/v2/health/live", b"/v2/health/ready"))
 
     def __init__(self, statistics: AllStatistics | None = None) -> None:
         self.statistics = AllStatistics() if statistics is None else statistics

@@ -103,8 +103,17 @@ class Exchange:
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody still waits for the answer."""
+        """Whether somebody still waits for the answer.
+
+        Who has closed the sending half of its connection before its turn came is taken to be gone, as by nginx.
+        """
         return self.answer is None and self._protocol.connected
+
+    def abandon(self) -> None:
+        """Give up answering somebody who is gone."""
+        if self.answer is None:
+            self.keep_alive = False
+            self.respond(499, b"")
 
     def respond(self, status: int, body: bytes, kind: bytes = b"application/json", extra: bytes = b"") -> None:
         """Answer, once; the bytes go out when all earlier requests of the connection have been answered."""
@@ -164,6 +173,7 @@ class HttpProtocol(asyncio.Protocol):
         self._paused = False
         self._closing = False
         self._refused = False
+        self._at_end = False
         self._draining = False
         self._unsent = 0
         self._reset()
@@ -182,8 +192,8 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the client is still there."""
-        return self._transport is not None
+        """Whether the client is still there, as far as is known."""
+        return self._transport is not None and not self._at_end
 
     # --- what asyncio calls
 
@@ -223,7 +233,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # The client has sent all that it will: answer what is still open, then close.
-        self._closing = True
+        self._closing = self._at_end = True
         return bool(self._waiting or self._held)
 
     # --- what the parser calls

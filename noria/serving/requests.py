@@ -1,12 +1,10 @@
-"""What is checked of every request before it is answered: its method, its key, the kind of its body."""
+"""What is checked of every request before it is answered: its method, how many there are, the kind of its body."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
+import math
 
 from noria.core import RequestError
-from noria.serving.keys import digest
 from noria.serving.protocol import Exchange
 
 
@@ -18,17 +16,16 @@ class MethodNotAllowedError(RequestError):
         self.allowed = allowed
 
 
-def check_key(exchange: Exchange, digests: Sequence[str]) -> None:
-    """Refuse whoever brings none of the keys with these digests.
+class TooManyRequestsError(RequestError):
+    """More requests came than the API key is good for.
 
-    Raises:
-        RequestError: status 401.
+    Attributes:
+        retry_after: whole seconds until the next one may come.
     """
-    given = exchange.headers.get(b"x-api-key") or _bearer(exchange.headers.get(b"authorization", b""))
-    found = digest(given.decode("latin-1"))
-    # Every key is compared, in constant time, so that the time says nothing about them.
-    if not sum(hmac.compare_digest(found, key) for key in digests):
-        raise RequestError("a valid API key is needed", status=401, hint="send it as: Authorization: Bearer KEY")
+
+    def __init__(self, wait: float) -> None:
+        self.retry_after = max(1, math.ceil(wait))
+        super().__init__("this API key's rate is used up", status=429, hint=f"ask again in {self.retry_after} s")
 
 
 def check_body(exchange: Exchange) -> None:
@@ -67,8 +64,3 @@ def timeout_of(exchange: Exchange) -> float:
             field="X-Request-Timeout",
         )
     return seconds
-
-
-def _bearer(authorization: bytes) -> bytes:
-    scheme, _, key = authorization.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""

@@ -15,6 +15,7 @@ import msgspec
 
 from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
 from noria.registry import Deployment
+from noria.serving.access import Access
 from noria.serving.batches import Batches
 from noria.serving.doors import Door
 from noria.serving.events import EventDoor, describe
@@ -27,7 +28,8 @@ from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
 from noria.serving.replies import Replies
-from noria.serving.requests import MethodNotAllowedError, check_body, check_key, timeout_of
+from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
+from noria.serving.scopes import scope_of
 from noria.serving.servable import Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
@@ -52,7 +54,7 @@ class ModelServer:
         servables: loaded versions of different models; they are warmed up before the server says that it is ready.
         metrics: where requests are counted.
         logger: where errors, and a sample of the predictions, are logged.
-        api_keys: SHA-256 digests (hex) of the accepted keys; without any, everybody is served.
+        keys: judges the requests' API keys; without it everybody is served.
         limits: of a connection.
         events: where `POST /events` goes; without it there is no such path.
         features: where `POST /features` goes; without it there is no such path.
@@ -67,7 +69,7 @@ class ModelServer:
         *,
         metrics: MetricsCollector | None = None,
         logger: MLLogger | None = None,
-        api_keys: frozenset[str] = frozenset(),
+        keys: Access | None = None,
         limits: Limits | None = None,
         events: EventDoor | None = None,
         features: FeatureDoor | None = None,
@@ -92,7 +94,7 @@ class ModelServer:
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
-        self._api_keys = tuple(sorted(api_keys))
+        self._keys = keys or Access()
         self._expose = expose
         self._ready = False
         self._stop: asyncio.Event | None = None
@@ -240,9 +242,11 @@ class ModelServer:
         target = self._operations.get(exchange.path)
         foreign = None if target is not None else self._foreign_door(exchange)
         try:
-            self._check_key(exchange, foreign)
+            if target is not None:
+                exchange.route = target[0]
+            self._keys.check(exchange, scope_of(exchange.path))
             if target is not None and exchange.method == b"POST":
-                exchange.route, model, operation, version = target
+                _, model, operation, version = target
                 check_body(exchange)
                 self.ask(exchange, model, operation, version)
             elif exchange.path in self._doors:
@@ -303,11 +307,6 @@ class ModelServer:
         if door is not None:
             exchange.explain = door.explain
         return door
-
-    def _check_key(self, exchange: Exchange, foreign: Door | None) -> None:
-        if self._api_keys and not (exchange.path + b"/").startswith(b"/health/"):
-            if foreign is None or exchange.path not in foreign.public:
-                check_key(exchange, self._api_keys)
 
     def _new_trial(self, deployment: Deployment, versions: Mapping[int, Servable]) -> Trial:
         return Trial(deployment, versions, self._expose, self._ask_aside)

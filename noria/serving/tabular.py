@@ -59,13 +59,18 @@ class Tabular(Servable, Protocol):
         ...
 
 
+def is_tabular(servable: Servable) -> bool:
+    """Whether it reads tables."""
+    return hasattr(servable, "table") and "predict" in servable.operations
+
+
 def check_tabular(servable: Servable) -> Tabular:
     """The servable, if it reads tables.
 
     Raises:
         RequestError: it doesn't.
     """
-    if hasattr(servable, "table") and "predict" in servable.operations:
+    if is_tabular(servable):
         return cast(Tabular, servable)
     raise RequestError(
         f"model {servable.model!r} doesn't predict from rows of a table",

@@ -17,6 +17,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import noria as nr
 from noria.serving import ModelServer
+from noria.serving.access import Access
+from noria.serving.key_ring import KeyRing
 
 MODEL = servable(SCHEMA, nr.Impute(), nr.Encode())
 NEWER = servable(SCHEMA, nr.Encode())
@@ -47,10 +49,20 @@ def predictions(url: str) -> dict[str, Any]:
     return httpx.post(f"{url}/models/late/predict", json={"instances": ROWS}).raise_for_status().json()
 
 
-@pytest.fixture
+# gevent's objects must not be collected by another thread than their own, as a server's may.
+KEPT: list[InferenceServerClient] = []
+
+
+def client_of(url: str) -> InferenceServerClient:
+    KEPT.append(InferenceServerClient(url.removeprefix("http://")))
+    return KEPT[-1]
+
+
+@pytest.fixture(scope="module")
 def triton(url: str) -> Iterator[InferenceServerClient]:
-    with InferenceServerClient(url.removeprefix("http://")) as client:
-        yield client
+    client = client_of(url)
+    yield client
+    client.close()
 
 
 def tensors(columns: dict[str, np.ndarray] = COLUMNS) -> list[InferInput]:
@@ -196,13 +208,14 @@ def test_kserve_s_version_1(url: str, predictions: Any) -> None:
 
 
 def test_keys_are_demanded_in_each_protocol_s_words() -> None:
-    key = hashlib.sha256(b"secret").hexdigest()
-    with ModelServer([MODEL], api_keys=frozenset({key})).running() as url:
+    ring = KeyRing.of([], frozenset({hashlib.sha256(b"secret").hexdigest()}))
+    with ModelServer([MODEL], keys=Access(ring)).running() as url:
         assert httpx.get(f"{url}/v2/health/ready").status_code == httpx.get(f"{url}/ping").status_code == 200
-        with InferenceServerClient(url.removeprefix("http://")) as client:
-            with pytest.raises(InferenceServerException, match="API key"):
-                client.infer("late", tensors())
-            assert client.infer("late", tensors(), headers={"Authorization": "Bearer secret"})
+        client = client_of(url)
+        with pytest.raises(InferenceServerException, match="API key"):
+            client.infer("late", tensors())
+        assert client.infer("late", tensors(), headers={"Authorization": "Bearer secret"})
+        client.close()
         refused = httpx.post(f"{url}/invocations", json={"instances": ROWS})
         assert (refused.status_code, refused.json()["error_code"]) == (401, "UNAUTHENTICATED")
         assert httpx.post(f"{url}/v1/models/late:predict", json={}).status_code == 401

@@ -19,7 +19,7 @@ from noria.core import Settings
 from noria.features.feed import feeds
 from noria.pipelines import StreamProcessor
 from noria.pipelines.intake import StreamSpec
-from noria.serving import ModelServer
+from noria.serving import Access, KeyRing, ModelServer
 from noria.serving.events import EventDoor
 from noria.serving.feature_door import FeatureDoor
 from noria.storage import Workspace
@@ -195,7 +195,7 @@ def test_the_real_client_reads_and_pushes(workspace: Workspace, tmp_path: Path) 
     folder.mkdir()
     keys = frozenset([hashlib.sha256(b"my-key").hexdigest()])
     environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "FEAST_USAGE": "False"}
-    with server(workspace, api_keys=keys).running() as url:
+    with server(workspace, keys=Access(KeyRing.of(digests=keys))).running() as url:
         words = [str(python), str(script), url, str(folder), "my-key"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from shop_features import MICROS, PAIR, POPULARITY, RECENT, TASTE, materialize, 
 import noria as nr
 from noria.core import Settings, StorageError
 from noria.features.catalog import Catalog
-from noria.serving import ModelServer, feature_groups
+from noria.serving import Access, KeyRing, ModelServer, feature_groups
 from noria.serving.feature_door import FeatureDoor
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector
@@ -223,7 +223,9 @@ def test_records_that_cannot_be_read_leave_what_is_known(
 
 def test_keys_are_needed_as_elsewhere(workspace: Workspace) -> None:
     metrics, keys = MetricsCollector(), frozenset([hashlib.sha256(b"me").hexdigest()])
-    server = ModelServer([], metrics=metrics, features=FeatureDoor(workspace, metrics), api_keys=keys)
+    server = ModelServer(
+        [], metrics=metrics, features=FeatureDoor(workspace, metrics), keys=Access(KeyRing.of(digests=keys))
+    )
     with server.running() as url, httpx.Client(base_url=url) as client:
         assert client.post("/features", json=BOTH).status_code == 401
         assert client.post("/get-online-features", json={}).status_code == 401

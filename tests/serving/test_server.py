@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noria.core import ConfigError, NotFoundError
-from noria.serving import Limits, ModelServer
+from noria.serving import Access, KeyRing, Limits, ModelServer
 from noria.serving.keys import check_bind, parse_keys
 from noria.telemetry import MLLogger
 from noria.testing import ServableConformance
@@ -333,7 +333,7 @@ def test_a_swap_under_load_fails_no_request() -> None:
 
 def test_api_keys_are_demanded_but_not_for_health() -> None:
     key = hashlib.sha256(b"secret").hexdigest()
-    with ModelServer([Doubler()], api_keys=frozenset({key})).running() as url:
+    with ModelServer([Doubler()], keys=Access(KeyRing.of(digests=frozenset({key})))).running() as url:
         assert httpx.get(f"{url}/health/ready").status_code == 200
         for headers in ({}, {"x-api-key": "wrong"}, {"authorization": "Bearer x"}, {"authorization": f"Bearer {key}"}):
             response = httpx.post(f"{url}/predict", json={"x": 1}, headers=headers)
@@ -344,7 +344,7 @@ def test_api_keys_are_demanded_but_not_for_health() -> None:
 
 
 def test_beyond_loopback_keys_are_needed() -> None:
-    with pytest.raises(ConfigError, match="no API keys are set"):
+    with pytest.raises(ConfigError, match="there are no API keys"):
         check_bind("0.0.0.0", "")
     check_bind("127.0.0.1", "")
     check_bind("::1", "")
