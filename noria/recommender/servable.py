@@ -70,8 +70,8 @@ class RecommenderServable:
     def decode(self, operation: str, body: bytes) -> Any:
         return decode(self._decoder, body)
 
-    def entity(self, operation: str, request: Any) -> str:
-        return str(request.user_id)
+    def entities(self, operation: str, request: Any) -> Sequence[str]:
+        return (str(request.user_id),)
 
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
         users = positions(self._known.user_ids, [request.user_id for request in requests])

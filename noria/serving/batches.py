@@ -23,7 +23,7 @@ from noria.features.reads import GroupRead
 from noria.serving.lane import Lane, Traced
 from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import Chosen, PredictionLog
-from noria.serving.protocol import Exchange
+from noria.serving.protocol import Exchange, Reply
 from noria.serving.replies import Replies
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
@@ -60,6 +60,10 @@ class Batches:
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "noria-batch")
         self._scheduled = self._sweeping = False
         self._until_log = 1
+
+    def encode(self, servable: Any, answer: Any) -> Reply:
+        """An answer as JSON."""
+        return self._encode(answer), _JSON, b""
 
     def warm_up(self, servable: Servable) -> None:
         """Have a servable do once what makes first requests slow, and measure what it takes for the next ones."""
@@ -199,8 +203,7 @@ class Batches:
         try:
             if isinstance(answer, BaseException):
                 raise answer
-            write = exchange.write
-            reply = (self._encode(answer), _JSON, b"") if write is None else write(lane.servable, answer)
+            reply = (exchange.write or self.encode)(lane.servable, answer)
         except Exception as error:
             self._fail(lane, exchange, error)
             return

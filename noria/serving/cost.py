@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _MEMORY = 0.98
 """The weight of a batch against the next one: what was seen 50 batches ago counts a third."""
+_SURE, _FAR, _HICCUP = 3.0, 4.0, 0.0002
 
 
 class Cost:
@@ -26,7 +27,13 @@ class Cost:
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take a batch into account."""
+        """Take a batch into account.
+
+        What takes far longer than expected counts only in part: it may be the machine's fault. If it goes on like this,
+        the expectation follows within a few batches.
+        """
+        if self._n > _SURE:
+            seconds = min(seconds, _FAR * self.seconds(rows) + _HICCUP)
         self._n = self._n * _MEMORY + 1.0
         self._x = self._x * _MEMORY + rows
         self._y = self._y * _MEMORY + seconds

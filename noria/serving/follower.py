@@ -92,6 +92,7 @@ class Follower:
             running = None
         if champion == served.champion and running == served.deployment and versions == served.versions:
             return
+        await self._tell(served)
         self._server.deploy(served.name, versions, champion, running)
         trial = self._server.models[served.name].trial
         if trial is not None:

@@ -66,8 +66,20 @@ class Sized(Servable, Protocol):
 class Personal(Servable, Protocol):
     """A servable whose requests are for somebody: a deployment answers each entity by one variant."""
 
-    def entity(self, operation: str, request: Any) -> str:
-        """For whom a request is; empty where it names nobody."""
+    def entities(self, operation: str, request: Any) -> Sequence[str]:
+        """For whom each row of a request is; empty where it names nobody."""
+        ...
+
+
+class Divisible(Personal, Protocol):
+    """A servable whose requests can be answered in parts, since they may be for several entities."""
+
+    def part(self, operation: str, request: Any, places: Sequence[int]) -> Any:
+        """A request for some of the rows."""
+        ...
+
+    def joined(self, operation: str, answers: Sequence[tuple[Sequence[int], Any]]) -> Any:
+        """One answer out of those to parts: the rows that each is for, and what was answered, by any version."""
         ...
 
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -23,6 +23,7 @@ from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.frame_doors import KServeDoor, MlflowDoor
+from noria.serving.inner import Part, Whole
 from noria.serving.open_inference_door import OpenInferenceDoor
 from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
@@ -30,7 +31,7 @@ from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
 from noria.serving.replies import Replies
 from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
 from noria.serving.scopes import scope_of
-from noria.serving.servable import Servable
+from noria.serving.servable import Divisible, Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
 from noria.telemetry import MetricsCollector, MLLogger
@@ -277,8 +278,9 @@ class ModelServer:
         make = exchange.make
         request = servable.decode(operation, exchange.body) if make is None else make(servable)
         if model.trial is not None and version is None:
-            servable, request = model.trial.choose(exchange, operation, request)
-        self._batches.add(exchange, servable, operation, request)
+            self._try(exchange, model.trial, operation, request)
+        else:
+            self._batches.add(exchange, servable, operation, request)
 
     @property
     def ready(self) -> bool:
@@ -307,6 +309,24 @@ class ModelServer:
         if door is not None:
             exchange.explain = door.explain
         return door
+
+    def _try(self, exchange: Exchange, trial: Trial, operation: str, request: Any) -> None:
+        """Have the variants of a deployment answer: one alone, or each its part of the request."""
+        rows = trial.divide(exchange, operation, request)
+        if len(rows) == 1:
+            servable, request = trial.choose(exchange, next(iter(rows)), operation, request)
+            self._batches.add(exchange, servable, operation, request)
+            return
+        control = cast(Divisible, trial.control)
+        whole = Whole(exchange, control, operation, len(rows), self._replies.send, self._batches.encode)
+        for variant, places in rows.items():
+            part = Part(exchange, operation, places, whole.tell)
+            try:
+                mine = control.part(operation, request, places)
+                servable, mine = trial.choose(part, variant, operation, mine)
+                self._batches.add(part, servable, operation, mine)
+            except Exception as error:
+                self._replies.fail(part, error)
 
     def _new_trial(self, deployment: Deployment, versions: Mapping[int, Servable]) -> Trial:
         return Trial(deployment, versions, self._expose, self._ask_aside)

@@ -55,7 +55,7 @@ class Tabular(Servable, Protocol):
         ...
 
     def columns(self, answer: Any) -> dict[str, Sequence[Any]]:
-        """An answer's columns, [n] each: `predictions`, and `scores` where there are."""
+        """An answer's columns, [n] each: `predictions`, `scores` where there are, `versions` where several answered."""
         ...
 
 

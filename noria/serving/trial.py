@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from noria.core import SystemClock
-from noria.registry import Deployment
+from noria.registry import Deployment, Variant
 from noria.serving.exposures import Exposure, Tally
-from noria.serving.protocol import Exchange
+from noria.serving.inner import Inner
+from noria.serving.protocol import Exchange, Reply
 from noria.serving.servable import Servable
 
 MAX_ENTITIES = 200_000
@@ -58,34 +60,47 @@ class Trial:
         self._servables = servables
         self.control = servables[deployment.control.version]
         reward = deployment.judging.reward
+        self._missing = Variant("", 0, 0.0)  # what a version that couldn't be loaded here would have answered
         self._exposes = reward is not None and self._expose is not None
         self._once = reward is not None and reward.by != "id"
 
-    def choose(self, exchange: Exchange, operation: str, request: Any) -> tuple[Servable, Any]:
-        """Who answers a request that was decoded for the control, and the request as that one understands it.
+    def divide(self, exchange: Exchange, operation: str, request: Any) -> dict[Variant, list[int]]:
+        """The rows that each variant has to answer; a request that can't be divided is its first entity's.
+
+        Whose request it is says its header `X-Entity-Id`, or the servable finds it in the request. One that names
+        nobody is assigned by its id.
+        """
+        given = exchange.headers.get(b"x-entity-id")
+        find = getattr(self.control, "entities", None)
+        if given:
+            entities: Sequence[str] = (given.decode("utf-8", "replace"),)
+        else:
+            entities = () if find is None else find(operation, request)
+        if not entities:
+            entities = (exchange.request_id.decode(),)
+        elif not hasattr(self.control, "part"):
+            entities = entities[:1]
+        found: dict[Variant, list[int]] = {}
+        for row, entity in enumerate(entities):
+            variant = self.deployment.variant_of(entity)
+            if variant.version not in self._servables:
+                variant = self._missing
+            elif self._exposes and not (self._once and self._is_known(entity)):
+                self._write(exchange, variant, entity)
+            found.setdefault(variant, []).append(row)
+        return found
+
+    def choose(self, exchange: Exchange, variant: Variant, operation: str, request: Any) -> tuple[Servable, Any]:
+        """Who answers for a variant; and the request, which was made for the control, as that one understands it.
 
         Raises:
             RequestError: the variant doesn't understand it.
         """
-        entity = self.entity(exchange, operation, request)
-        variant = self.deployment.variant_of(entity or exchange.request_id.decode())
-        servable = self._servables.get(variant.version)
-        if servable is None:
+        if variant is self._missing:
             return self.control, request
         exchange.trial, exchange.variant = self, variant.name
-        if self._exposes and not (self._once and self._is_known(entity)):
-            self._write(exchange, entity)
-        if servable is self.control:
-            return servable, request
-        return servable, self.request(exchange, servable, operation)
-
-    def entity(self, exchange: Exchange, operation: str, request: Any) -> str:
-        """For whom a request is: as its header `X-Entity-Id` says, or as the servable finds in it; may be nobody."""
-        given = exchange.headers.get(b"x-entity-id")
-        if given:
-            return given.decode("utf-8", "replace")
-        find = getattr(self.control, "entity", None)
-        return "" if find is None else find(operation, request)
+        servable = self._servables[variant.version]
+        return servable, request if servable is self.control else self.request(exchange, servable, operation)
 
     def request(self, exchange: Exchange, servable: Servable, operation: str) -> Any:
         """The request as a servable understands it."""
@@ -101,7 +116,8 @@ class Trial:
         servable = None if version is None else self._servables.get(version)
         if servable is None or self._ask_aside is None or self._shadowed >= MAX_SHADOWED:
             return
-        copy = Shadowed(exchange, self._compared, answer)
+        copy = Inner(exchange, partial(self._compared, answer))
+        copy.route = copy.variant = "shadow"
         try:
             self._ask_aside(copy, servable, operation, self.request(exchange, servable, operation))
             self._shadowed += 1
@@ -117,12 +133,12 @@ class Trial:
         exchange.variant = self.deployment.control.name
         return self.control
 
-    def _compared(self, exchange: Shadowed, other: Any) -> None:
+    def _compared(self, given: Any, shadow: Inner, status: int, reply: Reply) -> None:
         self._shadowed -= 1
         tally = self._tally("shadow")
-        tally.add(time.monotonic() - exchange.started, failed=other is None)
-        if other is not None:
-            tally.compare(agreed=agrees(exchange.given, other))
+        tally.add(time.monotonic() - shadow.started, failed=status >= 500)
+        if status < 400:
+            tally.compare(agreed=agrees(given, shadow.made))
 
     def _tally(self, variant: str) -> Tally:
         tally = self.tallies.get(variant)
@@ -138,42 +154,11 @@ class Trial:
         self._seen.add(entity)
         return False
 
-    def _write(self, exchange: Exchange, entity: str) -> None:
+    def _write(self, exchange: Exchange, variant: Variant, entity: str) -> None:
         if self._expose is not None:
             trial = self.deployment
             request_id = exchange.request_id.decode()
-            self._expose(Exposure(request_id, self._now(), trial.model, trial.number, exchange.variant, entity))
-
-
-class Shadowed(Exchange):
-    """A copy of an answered request, whose answer goes to nobody."""
-
-    __slots__ = ("_other", "given", "tell")
-
-    counts = False
-
-    def __init__(self, exchange: Exchange, tell: Callable[[Shadowed, Any], None], given: Any) -> None:
-        super().__init__(exchange._protocol, exchange.method, exchange.path, exchange.headers)
-        self.body, self.make, self.request_id = exchange.body, exchange.make, exchange.request_id
-        self.route, self.variant = "shadow", "shadow"
-        self.given, self.tell = given, tell
-        self.write = self._write  # called with the shadow's answer
-        self._other: Any = None
-
-    @property
-    def awaited(self) -> bool:
-        """Whether it hasn't been answered: nobody else waits for it."""
-        return self.answer is None
-
-    def _write(self, servable: Any, answer: Any) -> tuple[bytes, bytes, bytes]:
-        self._other = answer
-        return b"", b"", b""
-
-    def respond(self, status: int, body: bytes, kind: bytes = b"", extra: bytes = b"") -> None:
-        """Compare the answer with the one that was given."""
-        if self.answer is None:
-            self.answer = b"-"
-            self.tell(self, self._other if status < 400 else None)
+            self._expose(Exposure(request_id, self._now(), trial.model, trial.number, variant.name, entity))
 
 
 def agrees(given: Any, other: Any) -> bool:

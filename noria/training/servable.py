@@ -33,12 +33,16 @@ _RANGES = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """A response: one prediction for each row, in order; `scores` are the positive class's probabilities."""
+    """A response: one prediction for each row, in order; `scores` are the positive class's probabilities.
+
+    While a deployment runs, rows may be answered by different `versions`.
+    """
 
     predictions: list[Any]
     model: str
     version: int
     scores: list[float] | None = None
+    versions: list[int] | None = None
 
 
 class TabularServable:
@@ -106,19 +110,39 @@ class TabularServable:
         return convert_rows(plain_rows(columns, {field.name: field for field in schema}), self._request, field)
 
     def columns(self, answer: Answer) -> dict[str, Sequence[Any]]:
-        found: dict[str, Sequence[Any]] = {"predictions": answer.predictions}
-        return found if answer.scores is None else {**found, "scores": answer.scores}
+        more = {"scores": answer.scores, "versions": answer.versions}
+        return {"predictions": answer.predictions, **{name: one for name, one in more.items() if one is not None}}
 
     def size(self, operation: str, request: Any) -> int:
         if isinstance(request, Table):
             return len(request.frame)
         return len(request.instances if request.instances is not None else request.entities)
 
-    def entity(self, operation: str, request: Any) -> str:
-        """The first row's entity: a request is answered by one version."""
+    def entities(self, operation: str, request: Any) -> Sequence[str]:
+        """The first key of each row: who the rows are about, where features are looked up."""
         if isinstance(request, Table) or request.instances is not None or not self._entities:
-            return ""
-        return str(getattr(request.entities[0], _attribute(next(iter(self._entities)))))
+            return ()
+        key = _attribute(next(iter(self._entities)))
+        return [str(getattr(entity, key)) for entity in request.entities]
+
+    def part(self, operation: str, request: Any, places: Sequence[int]) -> Any:
+        part = self._request(**dict.fromkeys(self._request.__struct_fields__))
+        for name in self._request.__struct_fields__:
+            rows = getattr(request, name)
+            setattr(part, name, None if rows is None else [rows[place] for place in places])
+        return part
+
+    def joined(self, operation: str, answers: Sequence[tuple[Sequence[int], Answer]]) -> Answer:
+        count = sum(len(places) for places, _ in answers)
+        predictions: list[Any] = [None] * count
+        scores: list[Any] = [None] * count
+        versions = [0] * count
+        for places, answer in answers:
+            for at, place in enumerate(places):
+                predictions[place], versions[place] = answer.predictions[at], answer.version
+                scores[place] = None if answer.scores is None else answer.scores[at]
+        scored = None if None in scores else scores
+        return Answer(predictions, self.model, self.version, scored, versions)
 
     def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Answer | NoriaError]:
         return self._answer(requests, [None] * len(requests))

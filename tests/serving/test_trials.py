@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from doubler import Ask, Doubler
 
 from noria.core import StorageError
+from noria.core.bodies import decode
 from noria.registry import Deployment, Judging, Reward, Variant
 from noria.serving import ModelServer
 from noria.serving.exposures import Exposure
@@ -18,8 +20,8 @@ from noria.serving.trial import agrees
 class Personal(Doubler):
     """A doubler for somebody: the number is who asks."""
 
-    def entity(self, operation: str, request: Ask) -> str:
-        return str(request.x)
+    def entities(self, operation: str, request: Ask) -> Sequence[str]:
+        return (str(request.x),)
 
 
 class Tripler(Personal):
@@ -154,3 +156,57 @@ def test_answers_agree_but_for_versions_and_last_digits() -> None:
     assert not agrees({"p": 0.5}, {"p": 0.6})
     assert not agrees({"p": [1]}, {"p": [1, 2]})
     assert agrees({"s": float("nan")}, {"s": float("nan")})
+
+
+class AskMany(msgspec.Struct):
+    xs: list[float]
+    do: str = ""
+
+
+class Many(Doubler):
+    """Requests of several rows, each for somebody."""
+
+    def decode(self, operation: str, body: bytes) -> Any:
+        return decode(msgspec.json.Decoder(AskMany), body)
+
+    def answer(self, operation: str, requests: Sequence[Any]) -> Sequence[Any]:
+        self.batches.append(sum(len(request.xs) for request in requests))
+        if self.version == 2 and any(request.do == "only-here" for request in requests):
+            raise ZeroDivisionError("by the canary")
+        return [
+            {"values": [x * (1 + self.version) for x in request.xs], "version": self.version} for request in requests
+        ]
+
+    def warm_up(self) -> None:
+        pass
+
+    def entities(self, operation: str, request: Any) -> Sequence[str]:
+        return list(map(str, request.xs))
+
+    def part(self, operation: str, request: Any, places: Sequence[int]) -> Any:
+        return AskMany([request.xs[place] for place in places], request.do)
+
+    def joined(self, operation: str, answers: Sequence[tuple[Sequence[int], Any]]) -> Any:
+        values = {
+            place: value for places, answer in answers for place, value in zip(places, answer["values"], strict=True)
+        }
+        return {"values": [values[place] for place in sorted(values)], "version": self.version}
+
+
+def test_a_request_for_several_entities_is_answered_by_the_variant_of_each() -> None:
+    deployment = canary()
+    first, second = Many(), Many(version=2)
+    server = ModelServer([first])
+    server.deploy("doubler", {1: first, 2: second}, 1, deployment)
+    xs = [float(x) for x in range(1, 51)]
+    wanted = [x * (1 + deployment.variant_of(str(x)).version) for x in xs]
+    with server.running() as url, httpx.Client(base_url=url) as client:
+        answer = client.post("/predict", json={"xs": xs})
+        assert answer.json() == {"values": wanted, "version": 1}
+        taken_over = client.post("/predict", json={"xs": xs, "do": "only-here"})
+        assert taken_over.json() == {"values": [x * 2 for x in xs], "version": 1}
+        metrics = client.get("/metrics").text
+    assert 'noria_http_requests_total{code="200",method="POST",path="/predict"} 2' in metrics
+    trial = server.models["doubler"].trial
+    assert trial is not None
+    assert (trial.tallies["canary"].requests, trial.tallies["canary"].errors) == (2, 1)
