@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -37,6 +37,9 @@ from noria.serving.trial import Trial
 from noria.telemetry import MetricsCollector, MLLogger
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
 
+if TYPE_CHECKING:
+    from noria.serving.grpc_door import GrpcDoor
+
 __all__ = ["Limits", "ModelServer"]
 
 Background = Callable[[], Awaitable[None]]
@@ -62,6 +65,7 @@ class ModelServer:
         predictions: where a sample of the predictions is recorded.
         expose: takes who was answered by which variant of a deployment with a reward.
         access_log: whether to log every request.
+        grpc: where the Open Inference Protocol is spoken over gRPC; `noria.serving.grpc_door` needs the extra `grpc`.
     """
 
     def __init__(
@@ -77,12 +81,14 @@ class ModelServer:
         predictions: PredictionLog | None = None,
         expose: Callable[[Exposure], None] | None = None,
         access_log: bool = False,
+        grpc: GrpcDoor | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
         if not (names or events or features) or len(set(names)) < len(names):
             raise ConfigError(f"a server needs at least one model, each once; got {names}")
         self._events = events
         self._features = features
+        self._grpc = grpc
         routes = feast_routes(features, events) if events or features else {}
         self._feast = describe_feast(routes)
         if events is not None:
@@ -90,7 +96,11 @@ class ModelServer:
         if features is not None:
             routes["/features"] = features.accept
         self._doors = {path.encode(): (path, accept) for path, accept in routes.items()}
-        foreign: tuple[Door, ...] = (OpenInferenceDoor(), MlflowDoor(), KServeDoor())
+        foreign: tuple[Door, ...] = (
+            OpenInferenceDoor(None if grpc is None else grpc.statistics),
+            MlflowDoor(),
+            KServeDoor(),
+        )
         self._foreign = {segment: door for door in foreign for segment in door.segments}
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
@@ -173,6 +183,12 @@ class ModelServer:
             server = await self._loop.create_server(lambda: HttpProtocol(self), host, port, backlog=1024)
         except (OSError, OverflowError) as error:
             raise StorageError(f"can't listen on {host}:{port}: {error}", hint="choose another port") from error
+        if self._grpc is not None:
+            try:
+                await self._grpc.open(self)
+            except StorageError:
+                server.close()
+                raise
         self._ready = True
         fresh = [self._features.keep_fresh] if self._features is not None else []
         tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *fresh, *background)]
@@ -183,6 +199,8 @@ class ModelServer:
         server.close()
         for task in tasks:
             task.cancel()
+        if self._grpc is not None:
+            await self._grpc.close()
         await self._drain()
         self._batches.close()
 
@@ -238,8 +256,7 @@ class ModelServer:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, or put it into the batch of this turn."""
-        self._requests += 1
-        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
+        self._number(exchange)
         target = self._operations.get(exchange.path)
         foreign = None if target is not None else self._foreign_door(exchange)
         try:
@@ -287,6 +304,19 @@ class ModelServer:
         """Whether requests are answered."""
         return self._ready
 
+    def admit(self, exchange: Exchange, scope: str | None) -> None:
+        """Number a request that didn't come by HTTP, and check its key.
+
+        Raises:
+            RequestError: the key isn't good for this.
+        """
+        self._number(exchange)
+        self._keys.check(exchange, scope)
+
+    def fail(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with an error."""
+        self._replies.fail(exchange, error)
+
     def reply(self, exchange: Exchange, status: int, reply: Reply) -> None:
         """Answer at once."""
         self._replies.send(exchange, status, reply)
@@ -298,6 +328,10 @@ class ModelServer:
         self._replies.fail(exchange, error)
 
     # --- its own
+
+    def _number(self, exchange: Exchange) -> None:
+        self._requests += 1
+        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
 
     def _foreign_door(self, exchange: Exchange) -> Door | None:
         """Whose path of another protocol this is; from here on its clients are told errors in their own form."""
