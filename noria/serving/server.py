@@ -16,6 +16,7 @@ import msgspec
 from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
 from noria.registry import Deployment
 from noria.serving.access import Access
+from noria.serving.arrow_door import speak_arrow
 from noria.serving.batches import Batches
 from noria.serving.doors import Door
 from noria.serving.events import EventDoor, describe
@@ -265,7 +266,8 @@ class ModelServer:
             self._keys.check(exchange, scope_of(exchange.path))
             if target is not None and exchange.method == b"POST":
                 _, model, operation, version = target
-                check_body(exchange)
+                if not speak_arrow(exchange):
+                    check_body(exchange)
                 self.ask(exchange, model, operation, version)
             elif exchange.path in self._doors:
                 exchange.route, accept = self._doors[exchange.path]
