@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
 from noria.core import ConfigError, Settings, SystemClock, to_iso
-from noria.gateway import ProxyOptions, Supervisor
+from noria.gateway import ProxyOptions, ScaleLimits, Supervisor
 from noria.gateway.child import LAUNCHER
+from noria.monitoring.tending import tending
 from noria.pipelines import Stream
 from noria.pipelines.intake import publish
 from noria.registry import ModelRegistry
@@ -42,11 +43,12 @@ def serve(options: Namespace) -> int:
     publish(streams, settings)
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings))
+        stack.enter_context(tending(settings, _tell_done))
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
         served_parts = [*models, *(["features"] if groups else [])]
-        out(f"serving {', '.join(served_parts)} on {running.url} with {settings.serve.replicas} servers")
+        out(f"serving {', '.join(served_parts)} on {running.url} with {_count(settings)}")
         if groups:
             out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
@@ -56,6 +58,12 @@ def serve(options: Namespace) -> int:
         running.wait()
     say("stopped")
     return 0
+
+
+def _count(settings: Settings) -> str:
+    least, most = settings.serve.replicas, settings.serve.replicas_max
+    others = sum(bool(address.strip()) for address in settings.serve.servers.split(","))
+    return f"{f'{least} to {most}' if most > least else least} servers{f' and {others} elsewhere' if others else ''}"
 
 
 @contextmanager
@@ -119,7 +127,7 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         registry = ModelRegistry.of(workspace)
         for model in models:
             registry.get(model)
-    options = ProxyOptions(certificate=certificate(settings))
+    options = ProxyOptions(policy=settings.serve.balance, certificate=certificate(settings))
     keys = ["--replicas", str(settings.serve.replicas)]
     if not is_loopback(settings.serve.host):
         keys.append("--demand-keys")  # the servers themselves listen on loopback, and couldn't tell
@@ -128,19 +136,36 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         words = [sys.executable, "-m", "noria.serving", "--project", str(settings.root), "--port", str(port)]
         return [*words, "--replica", str(index), *keys, *(["--features"] if groups else []), *models]
 
+    chosen = settings.serve
     return Supervisor(
         command,
-        replicas=settings.serve.replicas,
-        host=settings.serve.host,
-        port=settings.serve.port,
-        run_dir=Path(settings.state_dir) / "serve",
+        replicas=chosen.replicas,
+        host=chosen.host,
+        port=chosen.port,
+        run_dir=run_directory(settings),
+        servers=[address.strip() for address in chosen.servers.split(",") if address.strip()],
+        scaling=ScaleLimits(chosen.replicas, chosen.replicas_max) if chosen.replicas_max else None,
         options=options,
         on_event=_tell,
     )
 
 
+def run_directory(settings: Settings) -> Path:
+    """Where the gateway of a project keeps its logs and sockets."""
+    return settings.state_dir / "serve"
+
+
+def _tell_done(what: str) -> None:
+    say(f"{to_iso(SystemClock().now())[:19]}  {what}")
+
+
 def _tell(event: str, **fields: object) -> None:
     """A line for each thing that happens to the servers; details are in their logs."""
-    who = fields.get("replica", "the load balancer")
+    say(f"{to_iso(SystemClock().now())[:19]}  {event_line(event, fields)}")
+
+
+def event_line(event: str, fields: Mapping[str, object]) -> str:
+    """What has happened, to whom and why, in one line."""
+    who = fields.get("replica") or fields.get("server") or "the load balancer"
     cause = str(fields.get("cause", "")).partition("; the last lines")[0]
-    say(f"{to_iso(SystemClock().now())[:19]}  {who}: {event.partition('_')[2]}{f', {cause}' if cause else ''}")
+    return f"{who}: {event.partition('_')[2].replace('_', ' ')}{f', {cause}' if cause else ''}"

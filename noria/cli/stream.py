@@ -35,6 +35,7 @@ from noria.storage.event_log import EventLog
 from noria.system import System
 from noria.telemetry import MetricsCollector
 from noria.telemetry.metrics import TEXT
+from noria.training.live import hold_live
 
 _TELL_SECONDS = 10.0
 _SEND = 1_000
@@ -114,7 +115,8 @@ def _process(
 
 
 def _feeds(stream: Stream, workspace: Workspace, groups: list[FeatureGroup]) -> list[Feed]:
-    """What the stream keeps up of the system's feature groups."""
+    """What the stream keeps up of the system's feature groups, and for live models of their earlier definitions."""
+    hold_live(workspace)
     return feeds(stream, workspace, [group for group in groups if group.source.name == stream.name])
 
 

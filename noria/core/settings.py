@@ -42,6 +42,12 @@ class ServeSettings:
     port: int = 8080
     replicas: int = 2
     """Server processes."""
+    replicas_max: int = 0
+    """Above `replicas`: have up to so many while the load asks for them; 0 for no scaling by load."""
+    servers: str = ""
+    """Servers on other machines behind the same load balancer: `host:port`, separated by commas."""
+    balance: str = "round_robin"
+    """How the load balancer chooses: `round_robin`, `least_connections` or `consistent_hash` (by `X-Entity-Id`)."""
     max_body_bytes: int = 1_048_576
     """Larger request bodies are refused with status 413."""
     max_wait: float = 1.0

@@ -148,6 +148,13 @@ class Catalog:
         if record is None or now != places:
             self._records.commit(Put(_HOLDS, by, {"now": places, "before": now}))
 
+    def hold_all(self, by: str, places: Sequence[str]) -> None:
+        """Say that `by` reads these places of the online store (`OnlineSpec.place`), and no others."""
+        record = self._records.get(_HOLDS, by)
+        now = sorted(set(places))
+        if (record.data["now"] if record is not None else []) != now:
+            self._records.commit(Put(_HOLDS, by, {"now": now, "before": []}))
+
     def held(self) -> set[str]:
         """The places in the online store that somebody reads."""
         records = self._records.list(_HOLDS)

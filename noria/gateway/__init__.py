@@ -8,27 +8,46 @@ error. `LoadBalancer` makes the same choice, a healthy server for the next reque
 no proxy at all.
 """
 
+from noria.gateway.autoscale import Load, ScaleLimits, wanted
+from noria.gateway.control import ask
 from noria.gateway.errors import GatewayError, NoHealthyServerError
-from noria.gateway.fleet import RestartPolicy
-from noria.gateway.load_balancer import POLICIES, LoadBalancer, Policy, RoundRobin, Server
-from noria.gateway.proxy_config import ProxyConfig, ProxyOptions, Upstream, render
+from noria.gateway.load_balancer import LoadBalancer
+from noria.gateway.operations import ServerStatus
+from noria.gateway.outliers import OutlierLimits, outliers
+from noria.gateway.policies import POLICIES, Candidate, ConsistentHash, LeastConnections, Policy, RoundRobin
+from noria.gateway.proxy_config import ProxyConfig, Upstream, render
+from noria.gateway.proxy_options import ProxyOptions
 from noria.gateway.replica import ReplicaStatus
+from noria.gateway.restarts import RestartPolicy
+from noria.gateway.server import Server
+from noria.gateway.statistics import ServerStatistics
 from noria.gateway.supervisor import Supervisor, log_event
 
 __all__ = [
     "POLICIES",
+    "Candidate",
+    "ConsistentHash",
     "GatewayError",
+    "LeastConnections",
+    "Load",
     "LoadBalancer",
     "NoHealthyServerError",
+    "OutlierLimits",
     "Policy",
     "ProxyConfig",
     "ProxyOptions",
     "ReplicaStatus",
     "RestartPolicy",
     "RoundRobin",
+    "ScaleLimits",
     "Server",
+    "ServerStatistics",
+    "ServerStatus",
     "Supervisor",
     "Upstream",
+    "ask",
     "log_event",
+    "outliers",
     "render",
+    "wanted",
 ]

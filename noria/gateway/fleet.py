@@ -1,108 +1,140 @@
-"""Fleet: HAProxy and its replicas, each looked after by one task of an event loop."""
+"""Fleet: replicas, each looked after by one task of an event loop, and the proxy before them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from noria.gateway.errors import GatewayError
-from noria.gateway.haproxy import HAProxy
+from noria.gateway.proxy import Proxy
+from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
 from noria.gateway.replica import HOST, Replica
+from noria.gateway.restarts import Losses, RestartPolicy
 
-
-@dataclass(frozen=True)
-class RestartPolicy:
-    """When a lost replica is started again.
-
-    Attributes:
-        max_failures: losses within `window` seconds after which it is given up; one that was never ready has two.
-        window: seconds.
-        pause: seconds before the second start within a window; doubled for each one more. The first is at once.
-        longest_pause: seconds.
-    """
-
-    max_failures: int = 5
-    window: float = 60.0
-    pause: float = 0.2
-    longest_pause: float = 10.0
-
-    def delay(self, failures: int) -> float:
-        """Seconds to wait after so many losses within the window.
-
-        >>> [RestartPolicy().delay(n) for n in (1, 2, 3, 4, 99)]
-        [0.0, 0.2, 0.4, 0.8, 10.0]
-        """
-        return 0.0 if failures <= 1 else min(self.longest_pause, self.pause * 2.0 ** min(failures - 2, 30))
+MOST_REPLICAS = 256
+T = TypeVar("T")
 
 
 class Fleet:
-    """Keeps everything running from `run` until `end`.
+    """Keeps everything running from `run` until `end`, and changes how many there are meanwhile.
 
     Args:
-        replicas: the places to fill.
-        start_proxy: starts an HAProxy that knows the replicas but sends nothing to them yet.
-        listeners: the sockets on which that HAProxy accepts; closed at the end.
-        restarts: when a lost replica is started again. HAProxy always is.
+        make_replica: a new place to fill, from its index.
+        count: how many replicas to start with.
+        proxy: what stands before them.
+        restarts: when a lost replica is started again.
         drain_timeout: seconds that a replica has to end after SIGTERM.
         on_event: told what happens.
     """
 
     def __init__(
         self,
-        replicas: Sequence[Replica],
-        start_proxy: Callable[[], HAProxy],
-        listeners: Sequence[socket.socket],
+        make_replica: Callable[[int], Replica],
+        count: int,
+        proxy: Proxy,
         restarts: RestartPolicy,
         drain_timeout: float,
         on_event: Callable[..., None],
     ) -> None:
-        self.replicas = replicas
-        self._start_proxy = start_proxy
-        self._listeners = listeners
+        self.replicas: tuple[Replica, ...] = ()
+        self.proxy = proxy
+        self._make_replica, self._count = make_replica, count
         self._restarts = restarts
         self._drain_timeout = drain_timeout
         self._tell = on_event
-        self._proxy: HAProxy | None = None
-        self._proxy_ready = False
-        self._proxy_started = asyncio.Event()
-        self._proxy_lock = asyncio.Lock()
+        self._keepers: dict[Replica, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._changing = asyncio.Lock()
         self._over, self._hurry = asyncio.Event(), asyncio.Event()
         self._asked_to_end = self._asked_to_hurry = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._broken: asyncio.Future[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._started = False
 
     def end(self, *, hurry: bool = False) -> None:
         """Ask for the end, from any thread or signal handler; in a hurry, requests in flight are cut off."""
         self._asked_to_end, self._asked_to_hurry = True, self._asked_to_hurry or hurry
-        if self._loop is not None:
+        if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
-                self._loop.call_soon_threadsafe(self._heed)
+                self.loop.call_soon_threadsafe(self._heed)
 
-    async def run(self, on_started: Callable[[], None]) -> None:
+    async def run(self, on_started: Callable[[], None], *others: Coroutine[Any, Any, None]) -> None:
         """Start all, call `on_started` when all are ready, and keep them running until `end`.
+
+        Args:
+            on_started: called once.
+            others: what else shall run from the start to the end; an error there is told, and the rest goes on.
 
         Raises:
             GatewayError: when something can't be started at first, or when the last replica is given up.
         """
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self._broken = self.loop.create_future()
         self._heed()
-        work = [self._keep_proxy(), self._await_start(on_started), *(self._keep(r) for r in self.replicas)]
-        keepers = [asyncio.create_task(coroutine) for coroutine in work]
-        everything: asyncio.Future[Any] = asyncio.gather(*keepers)
         over: asyncio.Task[Any] = asyncio.create_task(self._over.wait())
         try:
-            await asyncio.wait({everything, over}, return_when=asyncio.FIRST_COMPLETED)
-            if everything.done():
-                everything.result()  # it ends only by an error
+            for coroutine in (self.proxy.keep(), self._await_start(on_started, self._count)):
+                self._spawn(coroutine)
+            for coroutine in others:
+                self._spawn(self._aside(coroutine))
+            for _ in range(self._count):
+                self._add()
+            both: set[asyncio.Future[Any]] = {self._broken, over}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.done():
+                self._broken.result()
         finally:
-            await _cancel(*keepers, over)
-            await asyncio.gather(everything, return_exceptions=True)
+            await _cancel(over, *self._tasks)
             await self._shut_down()
+
+    @property
+    def changing(self) -> bool:
+        """Whether it is being scaled or rolled just now."""
+        return self._changing.locked()
+
+    async def operate(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something that ends with the fleet.
+
+        Raises:
+            GatewayError: the fleet ends first.
+        """
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # only who asked is gone
+            raise GatewayError("the gateway stops", hint="start it again") from None
+
+    async def scale(self, count: int) -> None:
+        """Have so many replicas; returns when all new ones are ready and all others are gone.
+
+        Raises:
+            GatewayError: a new one can't be started; there are as many as before.
+        """
+        async with self._changing:
+            leaving = [replica for replica in self.replicas if replica.state == "failed"]
+            alive = [replica for replica in self.replicas if replica not in leaving]
+            await self._grow(count - len(alive))
+            leaving += _last_first(alive)[: max(0, len(alive) - count)]
+            await asyncio.gather(*(self._retire(replica) for replica in leaving))
+
+    async def roll(self) -> None:
+        """Replace each replica by a new process, one after the other: the old one goes when the new one is ready.
+
+        Raises:
+            GatewayError: a new one can't be started; those that were not replaced yet go on.
+        """
+        async with self._changing:
+            for old in self.replicas:
+                [new] = await self._grow(1, weight=self._weight(old))
+                await self._retire(old)
+                self._tell("replica_replaced", replica=new.name, cause=f"in the place of {old.name}")
 
     def _heed(self) -> None:
         if self._asked_to_end:
@@ -110,36 +142,69 @@ class Fleet:
         if self._asked_to_hurry:
             self._hurry.set()
 
-    async def _await_start(self, on_started: Callable[[], None]) -> None:
-        for event in (self._proxy_started, *(replica.ever_ready for replica in self.replicas)):
-            await event.wait()
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose error is the end of the fleet."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None and self._broken is not None and not self._broken.done():
+                self._broken.set_exception(error)
+
+        task.add_done_callback(done)
+        return task
+
+    async def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._tell("gateway_failed", cause=f"{type(error).__name__}: {error}")
+
+    async def _await_start(self, on_started: Callable[[], None], count: int) -> None:
+        await self.proxy.started.wait()
+        for replica in self.replicas[:count]:
+            await replica.ever_ready.wait()
         self._started = True
         on_started()
 
-    async def _keep_proxy(self) -> None:
-        """Start HAProxy again whenever it ends."""
-        losses = _Losses(self._restarts.window)
-        while True:
-            try:
-                self._proxy = self._start_proxy()
-                await self._proxy.ready()
-                self._proxy_ready = True
-                for replica in self.replicas:
-                    await self._announce(replica)
-                self._proxy_started.set()
-                await self._proxy.child.exited()
-                self._tell("proxy_lost", log=str(self._proxy.child.log))
-            except (GatewayError, OSError) as error:
-                if not self._started:
-                    raise
-                self._tell("proxy_failed", cause=str(error))
-            finally:
-                self._proxy_ready = False
-            await asyncio.sleep(self._restarts.delay(losses.add()))
+    def _add(self, weight: int = BASE_WEIGHT) -> Replica:
+        """A new replica at the first index that is free, so that names and logs stay few."""
+        used = {replica.index for replica in self.replicas}
+        replica = self._make_replica(next(i for i in range(len(used) + 1) if i not in used))
+        self.replicas = (*self.replicas, replica)
+        self.proxy.upstreams[replica.name] = Upstream(replica.name, HOST, 1, replica.index + 1, weight)
+        self._keepers[replica] = self._spawn(self._keep(replica))
+        return replica
+
+    async def _grow(self, count: int, weight: int = BASE_WEIGHT) -> list[Replica]:
+        """So many more replicas, ready; none when one of them can't be started."""
+        new = [self._add(weight) for _ in range(count)]
+        await asyncio.gather(*(replica.settled.wait() for replica in new))
+        failures = [replica.failure for replica in new if replica.failure is not None]
+        if failures:
+            await asyncio.gather(*(self._retire(replica) for replica in new))
+            raise failures[0]
+        return new
+
+    async def _retire(self, replica: Replica) -> None:
+        """Take a replica out without losing a request, end its process, and forget it."""
+        await _cancel(self._keepers.pop(replica))
+        if replica.state == "ready":
+            replica.state = "draining"
+            if not await self.proxy.drain(replica.name, self._drain_timeout):
+                self._tell("replica_cut_off", replica=replica.name, cause="it has requests that take too long")
+        if replica.child is not None:
+            await replica.child.stop(self._drain_timeout)
+        await self.proxy.remove(replica.name)
+        replica.state = "failed" if replica.state == "failed" else "stopped"
+        self.replicas = tuple(other for other in self.replicas if other is not replica)
+        self._tell("replica_retired", replica=replica.name)
 
     async def _keep(self, replica: Replica) -> None:
         """Start a replica again whenever it is lost, until it has to be given up."""
-        losses = _Losses(self._restarts.window)
+        losses = Losses(self._restarts.window)
         deadline = asyncio.get_running_loop().time() + replica.ready_timeout
         while True:
             cause = await replica.run({r.port for r in self.replicas}, on_ready=lambda: self._admit(replica))
@@ -148,8 +213,8 @@ class Fleet:
                 given_up = count >= self._restarts.max_failures
             else:
                 given_up = count >= 2 or asyncio.get_running_loop().time() >= deadline
-            replica.state = "failed" if given_up else "waiting"
-            await self._announce(replica)
+            replica.state = "waiting"
+            await self.proxy.change(replica.name, ready=False)
             if given_up:
                 return self._give_up(replica, cause, count)
             self._tell("replica_lost", replica=replica.name, cause=cause)
@@ -163,62 +228,49 @@ class Fleet:
             f"the last lines of its log:\n{tail or '(it has written nothing)'}",
             hint=f"put right what they tell; the log is {replica.log}",
         )
+        replica.state, replica.failure = "failed", error
+        replica.settled.set()
         self._tell("replica_failed", replica=replica.name, cause=error.message)
-        if not self._started or all(r.state == "failed" for r in self.replicas):
+        if not self._started or (all(r.state == "failed" for r in self.replicas) and not self._others()):
             raise error
 
+    def _others(self) -> bool:
+        """Whether there are servers that are nobody's replica."""
+        return len(self.proxy.upstreams) > len(self.replicas)
+
+    def _weight(self, replica: Replica) -> int:
+        known = self.proxy.upstreams.get(replica.name)
+        return known.weight if known else BASE_WEIGHT
+
     async def _admit(self, replica: Replica) -> None:
-        await self._announce(replica)
+        known = self.proxy.upstreams.get(replica.name)
+        if known is None:  # it was retired in the meantime
+            return
+        await self.proxy.put(replace(known, port=replica.port, ready=True, ejected=False))
         self._tell("replica_ready", replica=replica.name, address=f"{HOST}:{replica.port}")
 
-    async def _announce(self, replica: Replica) -> None:
-        """Tell HAProxy the present state of a replica; one that is just starting is told when it is ready."""
-        async with self._proxy_lock:
-            if self._proxy is None or not self._proxy_ready:
-                return
-            try:
-                if replica.state == "ready":
-                    await self._proxy.admit(replica.name, HOST, replica.port)
-                else:
-                    await self._proxy.dismiss(replica.name)
-            except GatewayError as error:
-                self._tell("proxy_lost", cause=error.message)
-                self._proxy.child.kill()  # the next one is told everything anew
-
     async def _shut_down(self) -> None:
-        for listener in self._listeners:
+        for listener in self.proxy.listeners:
             listener.close()
         hurry, drain = asyncio.create_task(self._hurry.wait()), asyncio.create_task(self._drain())
         await asyncio.wait({hurry, drain}, return_when=asyncio.FIRST_COMPLETED)
         await _cancel(hurry, drain)
-        children = [owner.child for owner in (self._proxy, *self.replicas) if owner and owner.child]
+        children = [replica.child for replica in self.replicas if replica.child]
         for child in children:
             child.kill()
-        await asyncio.gather(*(child.exited() for child in children))
+        await asyncio.gather(self.proxy.kill(), *(child.exited() for child in children))
         for replica in self.replicas:
             replica.state = "failed" if replica.state == "failed" else "stopped"
 
     async def _drain(self) -> None:
         if self._started:  # else nobody has been served yet
-            if self._proxy is not None:
-                await self._proxy.drain()
+            await self.proxy.shut_down()
             await asyncio.gather(*(r.child.stop(self._drain_timeout) for r in self.replicas if r.child))
 
 
-class _Losses:
-    """Counts what was lost within the last `window` seconds."""
-
-    def __init__(self, window: float) -> None:
-        self._window = window
-        self._times: deque[float] = deque()
-
-    def add(self) -> int:
-        """Count one more; returns how many there are within the window."""
-        now = asyncio.get_running_loop().time()
-        self._times.append(now)
-        while self._times[0] < now - self._window:
-            self._times.popleft()
-        return len(self._times)
+def _last_first(replicas: list[Replica]) -> list[Replica]:
+    """Those that aren't ready, then those that came last."""
+    return sorted(replicas, key=lambda r: (r.state == "ready", -replicas.index(r)))
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

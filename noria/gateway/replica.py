@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from noria.gateway.child import Child
+from noria.gateway.errors import GatewayError
 from noria.gateway.ports import free_port
 from noria.gateway.probe import probe
 
 HOST = "127.0.0.1"
-State = Literal["starting", "ready", "waiting", "failed", "stopped"]
+State = Literal["starting", "ready", "waiting", "draining", "failed", "stopped"]
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS = 1.0
 
@@ -27,7 +28,8 @@ class ReplicaStatus:
         name: `replica-0`, `replica-1`, ….
         pid: its process; None when it has none now.
         address: `host:port` where it listens itself; a new one after each start.
-        state: `starting`, `ready` (gets requests), `waiting` (to be started again), `failed` (given up) or `stopped`.
+        state: `starting`, `ready` (gets requests), `waiting` (to be started again), `draining` (it finishes
+            what it has), `failed` (given up) or `stopped`.
         restarts: how often it was started again.
     """
 
@@ -57,6 +59,8 @@ class Replica:
         self.port = 0
         self.restarts = 0
         self.ever_ready = asyncio.Event()
+        self.settled = asyncio.Event()  # it was ready, or was given up before
+        self.failure: GatewayError | None = None
         self.child: Child | None = None
         self._command = command
         self._env = env
@@ -110,6 +114,7 @@ class Replica:
         self.state = "ready"
         await asyncio.shield(on_ready())
         self.ever_ready.set()
+        self.settled.set()
         clock = asyncio.get_running_loop().time
         heard = clock()
         while clock() - heard < self._hang_timeout:

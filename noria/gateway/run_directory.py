@@ -70,12 +70,28 @@ class RunDirectory:
 
     def _remove_leftovers(self) -> None:
         sockets = Path(self._record()[1])
-        if sockets.name.startswith(_PREFIX) and sockets.is_dir() and sockets.stat().st_uid == os.getuid():
+        if _is_ours(sockets):
             shutil.rmtree(sockets, ignore_errors=True)
 
     def _record(self) -> tuple[str, str]:
         owner, sockets, *_ = (*os.pread(self._lock, 4096, 0).decode(errors="replace").splitlines(), "", "")
         return owner or "(unknown)", sockets
+
+
+def sockets_of(path: str | Path) -> Path | None:
+    """Where the gateway that has claimed this directory keeps its sockets; None when none ever has.
+
+    It may be of one that has been killed: nobody listens on its sockets then.
+    """
+    try:
+        _, sockets, *_ = (Path(path) / "lock").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    return Path(sockets) if _is_ours(Path(sockets)) else None
+
+
+def _is_ours(sockets: Path) -> bool:
+    return sockets.name.startswith(_PREFIX) and sockets.is_dir() and sockets.stat().st_uid == os.getuid()
 
 
 def _private_directory(beside: Path) -> Path:

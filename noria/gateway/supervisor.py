@@ -9,23 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from noria.core.errors import ConfigError
-from noria.gateway.fleet import Fleet, RestartPolicy
-from noria.gateway.haproxy import HAProxy
+from noria.gateway.autoscale import ScaleLimits
+from noria.gateway.control import SOCKET_NAME, Control
+from noria.gateway.ejection import eject_outliers
+from noria.gateway.fleet import MOST_REPLICAS, Fleet
+from noria.gateway.operations import Operations, ServerStatus, operations, upstream_of
 from noria.gateway.ports import listen
-from noria.gateway.proxy_config import ProxyConfig, ProxyOptions, Upstream
+from noria.gateway.proxy import Proxy
+from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
+from noria.gateway.proxy_options import ProxyOptions
 from noria.gateway.replica import HOST, Replica, ReplicaStatus
+from noria.gateway.restarts import RestartPolicy
 from noria.gateway.run_directory import RunDirectory
+from noria.gateway.scaler import Scaler
 
 _LOG = logging.getLogger("noria.gateway")
+T = TypeVar("T")
 
 
 def log_event(event: str, **fields: Any) -> None:
@@ -42,9 +49,11 @@ class Supervisor:
 
     Args:
         command: the program and arguments that serve on 127.0.0.1, from the replica's index and its port.
-        replicas: how many.
+        replicas: how many; 0 is enough where there are `servers`.
         host, port: where clients come in; port 0 takes any free one.
         run_dir: a directory for the logs (`logs/replica-0.log`, `logs/haproxy.log`) and the lock.
+        servers: `host:port` of servers elsewhere, behind the same HAProxy. Nobody here starts or stops them.
+        scaling: have more or fewer replicas by load; `replicas` is then how many there are at first.
         env: environment variables for the replicas, on top of ours.
         options: what HAProxy shall do.
         restarts: when a lost replica is started again.
@@ -61,6 +70,8 @@ class Supervisor:
         port: int = 8080,
         *,
         run_dir: str | Path,
+        servers: Sequence[str] = (),
+        scaling: ScaleLimits | None = None,
         env: Mapping[str, str] | None = None,
         options: ProxyOptions | None = None,
         restarts: RestartPolicy | None = None,
@@ -68,14 +79,19 @@ class Supervisor:
         hang_timeout: float = 30.0,
         on_event: Callable[..., None] = log_event,
     ) -> None:
-        if not 1 <= replicas <= 256:
-            raise ConfigError(f"{replicas} replicas can't be run", hint="allowed: 1 to 256", field="replicas")
-        self._command, self._count, self._env = command, replicas, env
+        scaling = scaling or ScaleLimits(replicas, replicas) if replicas >= 0 else ScaleLimits()
+        least = 0 if servers else 1
+        if not least <= replicas <= MOST_REPLICAS or scaling.maximum > MOST_REPLICAS:
+            hint = f"allowed: {least} to {MOST_REPLICAS}"
+            raise ConfigError(f"{replicas} replicas can't be run", hint=hint, field="replicas")
+        self._command, self._env, self._servers, self._scaling = command, env, tuple(servers), scaling
+        self._count = min(max(replicas, scaling.minimum), scaling.maximum)
         self._host, self._port, self._path = host, port, run_dir
         self._options, self._restarts = options or ProxyOptions(), restarts or RestartPolicy()
         self._timeouts = (ready_timeout, hang_timeout)
         self._tell = on_event
         self._fleet: Fleet | None = None
+        self._verbs: Operations | None = None
         self._thread: threading.Thread | None = None
         self._metrics_port = 0
         self._started = threading.Event()
@@ -97,6 +113,56 @@ class Supervisor:
         """How each replica is."""
         return [replica.status() for replica in self._fleet.replicas] if self._fleet else []
 
+    def servers(self) -> list[ServerStatus]:
+        """How each server is, with what HAProxy counts of it."""
+        return self._do(self._running().servers())
+
+    def scale(self, minimum: int, maximum: int | None = None) -> None:
+        """Have so many replicas, or as many in between as the load asks for; returns when they are there.
+
+        Raises:
+            ConfigError: numbers that can't be.
+            GatewayError: a replica can't be started (there are as many as before), or the gateway stops.
+        """
+        self._do(self._running().scale(minimum, maximum))
+
+    def restart(self) -> None:
+        """Replace every replica by a new process, with the code that is on the disk now; no request fails.
+
+        Raises:
+            GatewayError: a new one can't be started; those that were not replaced yet go on.
+        """
+        self._do(self._running().restart())
+
+    def reload(self, options: ProxyOptions | None = None) -> None:
+        """Replace HAProxy by a process with other options, or a new certificate in the same file; no request fails.
+
+        Raises:
+            GatewayError: the new one doesn't start; the old one goes on.
+        """
+        self._do(self._running().reload(options))
+        self._options = options or self._options
+
+    def add_server(self, address: str, weight: int = BASE_WEIGHT) -> str:
+        """Put one more server elsewhere behind HAProxy; returns its name. It gets requests once it is healthy."""
+        return self._do(self._running().add(address, weight))
+
+    def remove_server(self, name: str) -> None:
+        """Take a server elsewhere out, when it has finished what it has."""
+        self._do(self._running().remove(name))
+
+    def drain_server(self, name: str) -> bool:
+        """Send a server no new requests; returns whether it has finished what it had in time."""
+        return self._do(self._running().drain(name))
+
+    def resume_server(self, name: str) -> None:
+        """Send requests to a drained server again."""
+        self._do(self._running().resume(name))
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Let a server have another part of the requests: 0 (none) to 256; a server has 100 unless told otherwise."""
+        self._do(self._running().weigh(name, weight))
+
     def start(self) -> Self:
         """Start everything and return when every replica is ready.
 
@@ -113,7 +179,13 @@ class Supervisor:
             run_dir = RunDirectory(self._path)
             undo.pop_all()
         self._port, self._metrics_port = listener.getsockname()[1], metrics.getsockname()[1]
-        self._fleet = self._make_fleet(run_dir, listener, metrics)
+        proxy = Proxy(
+            (listener, metrics), run_dir.sockets, run_dir.log("haproxy"), (), self._options, self._restarts, self._hear
+        )
+        self._fleet = self._make_fleet(run_dir, proxy)
+        self._scaler = Scaler(self._fleet, self._scaling, self._hear)
+        self._verbs = Operations(self._fleet, self._scaler)
+        self._control = Control(run_dir.sockets / SOCKET_NAME, operations(self._fleet, self._scaler))
         self._thread = threading.Thread(
             target=self._run, args=(self._fleet, run_dir), name="noria-supervisor", daemon=True
         )
@@ -153,36 +225,52 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _make_fleet(self, run_dir: RunDirectory, listener: socket.socket, metrics: socket.socket) -> Fleet:
-        replicas = tuple(
-            Replica(i, self._command, run_dir.log(f"replica-{i}"), self._env, *self._timeouts)
-            for i in range(self._count)
-        )
-        config = ProxyConfig(
-            bind=f"fd@{listener.fileno()}",
-            metrics_bind=f"fd@{metrics.fileno()}",
-            directory=run_dir.sockets,
-            upstreams=tuple(Upstream(replica.name, HOST, port=1) for replica in replicas),  # told when they are ready
-            options=self._options,
-        )
-        descriptors = (listener.fileno(), metrics.fileno())
+    def _make_fleet(self, run_dir: RunDirectory, proxy: Proxy) -> Fleet:
+        def make(index: int) -> Replica:
+            return Replica(index, self._command, run_dir.log(f"replica-{index}"), self._env, *self._timeouts)
+
         return Fleet(
-            replicas,
-            start_proxy=lambda: HAProxy(config, run_dir.log("haproxy"), descriptors),
-            listeners=(listener, metrics),
+            make,
+            self._count,
+            proxy,
             restarts=self._restarts,
             drain_timeout=self._options.drain_timeout,
-            on_event=self._tell,
+            on_event=self._hear,
         )
 
     def _run(self, fleet: Fleet, run_dir: RunDirectory) -> None:
         try:
-            asyncio.run(fleet.run(on_started=self._started.set))
+            asyncio.run(self._serve(fleet))
         except BaseException as error:
             self._error = error
         finally:
             run_dir.release()
             self._started.set()
+
+    async def _serve(self, fleet: Fleet) -> None:
+        known: dict[str, Upstream] = fleet.proxy.upstreams
+        for address in self._servers:
+            upstream = await upstream_of(address, known)
+            known[upstream.name] = upstream
+        others = (self._control.run(), self._scaler.run(), eject_outliers(fleet.proxy, self._hear))
+        await fleet.run(self._started.set, *others)
+
+    def _hear(self, event: str, **fields: Any) -> None:
+        self._tell(event, **fields)
+        self._control.tell(event, fields)
+
+    def _running(self) -> Operations:
+        if self._verbs is None:
+            raise ConfigError("the supervisor isn't running", hint="call start() first")
+        return self._verbs
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have the gateway's thread do something, and wait for it."""
+        loop = self._fleet.loop if self._fleet else None
+        if self._fleet is None or loop is None or self._thread is None or not self._thread.is_alive():
+            work.close()
+            raise ConfigError("the supervisor isn't running", hint="call start() first")
+        return asyncio.run_coroutine_threadsafe(self._fleet.operate(work), loop).result()
 
 
 @contextmanager

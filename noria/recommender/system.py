@@ -34,6 +34,7 @@ class RecommenderSystem:
         user: the events' column with the user's id.
         item: the events' column with the item's id.
         split: which events judge the retrievers; by default each user's newest ones.
+        promote: whether a new version becomes the champion; if not, it is registered, to be tried by `noria deploy`.
 
     Raises:
         ConfigError: a column doesn't exist, the events have no time, or two retrievers share a name.
@@ -47,6 +48,7 @@ class RecommenderSystem:
     user: str = "user_id"
     item: str = "item_id"
     split: Split = field(default_factory=LeaveLastOut)
+    promote: bool = True
     description: str = "Recommends items to users from what they chose before."
     kind: str = field(default="recommender", init=False)
 
@@ -135,11 +137,10 @@ class RecommenderSystem:
         )
         registered = self._register(workspace, run_id, trained, lineage)
         judged = trained.judgement
-        ModelRegistry.of(workspace).promote(
-            self.name,
-            registered.version,
-            why=f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time",
-        )
+        registry = ModelRegistry.of(workspace)
+        if self.promote or not registry.champions(self.name):
+            why = f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time"
+            registry.promote(self.name, registered.version, why=why)
         rows = {"in": len(events) + left_out, "out": len(trained.interactions)}
         return Outcome(str(registered.version), rows, {**_notes(judged), "version": registered.version})
 

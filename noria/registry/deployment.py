@@ -46,12 +46,14 @@ class Reward:
         value: the column to be summed for each prediction; the number of events where it is empty.
         by: `id` where events name the prediction's id in a column `request_id`, else the column with the entity.
         within: microseconds after the prediction in which an event counts.
+        time: the column with the events' times; the table's only one where it is empty.
     """
 
     source: str
     value: str = ""
     by: str = "id"
     within: int = 3_600_000_000
+    time: str = ""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,14 @@ class Deployments:
         found = self._records.list(HISTORY, f"{model}/", newest_first=True)
         return [Deployment.from_dict(record.data) for record in found]
 
+    def live(self, model: str) -> list[ModelVersion]:
+        """Every version that answers now or may answer at once: the champion, the one before, what is tried."""
+        numbers = self._registry.champions(model)[-2:]
+        latest = self.get(model)
+        if latest is not None and not latest.over:
+            numbers += latest.versions
+        return [self._registry.get(model, number) for number in sorted(set(numbers))]
+
     def start(
         self,
         model: str,
@@ -129,13 +137,26 @@ class Deployments:
         before = self.running(model)
         return self._changed(before, replace(before, state="running", stepped=self._clock.now()), "resume", why, who)
 
-    def abort(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
-        """Give every request to the champion again."""
-        before = self.running(model)
+    def abort(
+        self, model: str, *, why: str = "", who: str | None = None, before: Deployment | None = None
+    ) -> Deployment:
+        """Give every request to the champion again.
+
+        Raises:
+            ConflictError: it isn't as it was in `before` any more, where that is given.
+        """
+        before = before or self.running(model)
         return self._changed(before, replace(before, state="aborted"), "abort", why, who)
 
     def finish(
-        self, model: str, *, winner: str | None = None, force: bool = False, why: str = "", who: str | None = None
+        self,
+        model: str,
+        *,
+        winner: str | None = None,
+        force: bool = False,
+        why: str = "",
+        who: str | None = None,
+        before: Deployment | None = None,
     ) -> Deployment:
         """End it, and make the winner the champion: the variant that was tried, if there is one alone.
 
@@ -143,9 +164,14 @@ class Deployments:
 
         Raises:
             ConfigError: there is no such variant, or several that could be meant.
-            ConflictError: the model has another champion than the one that it was compared with (unless `force`).
+            ConflictError: the model has another champion than the one that it was compared with (unless `force`), or
+                the deployment isn't as it was in `before` any more, where that is given.
         """
-        before = self.running(model)
+        record = self._running(model)
+        found = Deployment.from_dict(record.data)
+        if before is not None and found != before:
+            raise ConflictError(f"deployment {before.label} was changed by another process", hint="look again")
+        before = found
         won = _winner(before, winner)
         if won is None:
             return self._changed(before, replace(before, state="finished"), "finish", why or "no winner", who)
@@ -156,7 +182,6 @@ class Deployments:
                 f"{before.control.version}; {won.version} wasn't compared with it",
                 hint=f"noria deployment abort {model}, or: noria deployment finish {model} --force",
             )
-        record = self._running(model)
         after = replace(before, state="finished", why=why or f"{won.name} won")
         puts = self._puts(record, after, f"finish {before.kind}", who)
         self._registry.promote(model, won.version, why=f"{after.why} ({before.label})", who=who, also=puts)
@@ -208,6 +233,8 @@ def _check(made: Deployment) -> None:
         raise ConfigError(
             f"{made.model}@{made.control.version} is the champion already", hint="try another version as a canary"
         )
+    if not 0.0 < made.judging.alpha < 1.0:
+        raise ConfigError(f"alpha={made.judging.alpha} is no chance to be wrong", hint="it is between 0 and 1: 0.05")
     if made.steps and (made.every <= 0 or list(made.steps) != sorted(set(made.steps))):
         raise ConfigError(
             "the steps of a canary must grow, and last some time", hint="as in: --steps 1,10,50,100 --every 10m"

@@ -178,6 +178,14 @@ class ModelRegistry:
         aliases: dict[str, int] = self._model(name).data["aliases"]
         return aliases[CHAMPION] if CHAMPION in aliases else self.get(name).version
 
+    def champions(self, name: str) -> list[int]:
+        """The versions that have answered, as far as `rollback` can go back; the present one is the last.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        return list(self._model(name).data["history"].get(CHAMPION, []))
+
     def models(self) -> dict[str, dict[str, int]]:
         """Every model's name with its aliases."""
         return {record.key: dict(record.data["aliases"]) for record in self._records.list("models")}

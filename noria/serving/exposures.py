@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -18,7 +19,19 @@ FOLDER = "exposures"
 """Where the files with exposures are, in the project's state directory."""
 
 
-class Tally(msgspec.Struct):
+GROUPS = 32
+"""Into so many parts entities are divided, by a hash that has nothing to do with who answers them."""
+
+
+class Group(msgspec.Struct, array_like=True):
+    """What a variant did for a part of the entities; see `Tally`."""
+
+    requests: int = 0
+    errors: int = 0
+    log_seconds: float = 0.0
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
     """The totals of one variant on one server.
 
     Attributes:
@@ -27,6 +40,8 @@ class Tally(msgspec.Struct):
         log_seconds, log_seconds2: sums of the logarithms of the latencies, and of their squares.
         compared: answers of a shadow that were compared with the answer that was given.
         agreed: those that were equal.
+        groups: these of each of `GROUPS` parts of the entities, or none: how differently they fare shows how much a
+            count of requests is worth.
     """
 
     requests: int = 0
@@ -35,15 +50,23 @@ class Tally(msgspec.Struct):
     log_seconds2: float = 0.0
     compared: int = 0
     agreed: int = 0
+    groups: list[Group] = []
 
-    def add(self, seconds: float, *, failed: bool = False) -> None:
-        """Count a request."""
+    def add(self, seconds: float, *, failed: bool = False, entity: str = "") -> None:
+        """Count a request; one that names nobody is taken to be somebody else's than all others."""
+        if not self.groups:
+            self.groups = [Group() for _ in range(GROUPS)]
+        group = self.groups[(crc32(entity.encode()) if entity else self.requests) % GROUPS]
         self.requests += 1
-        self.errors += failed
-        if not failed:
+        group.requests += 1
+        if failed:
+            self.errors += 1
+            group.errors += 1
+        else:
             logarithm = math.log(max(seconds, 1e-6))
             self.log_seconds += logarithm
             self.log_seconds2 += logarithm * logarithm
+            group.log_seconds += logarithm
 
     def compare(self, *, agreed: bool) -> None:
         """Count an answer of a shadow."""
@@ -51,7 +74,20 @@ class Tally(msgspec.Struct):
         self.agreed += agreed
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(*(mine + theirs for mine, theirs in zip(_values(self), _values(other), strict=True)))
+        return self._with(other, 1)
+
+    def __sub__(self, other: Tally) -> Tally:
+        return self._with(other, -1)
+
+    def _with(self, other: Tally, sign: int) -> Tally:
+        made = Tally(*(mine + sign * theirs for mine, theirs in zip(_numbers(self), _numbers(other), strict=True)))
+        if self.groups or other.groups:
+            none = [Group()] * GROUPS
+            made.groups = [
+                Group(*(a + sign * b for a, b in zip(_values(one), _values(two), strict=True)))
+                for one, two in zip(self.groups or none, other.groups or none, strict=True)
+            ]
+        return made
 
 
 class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,5 +119,9 @@ def tallies_of(data: dict[str, Any]) -> dict[str, Tally]:
     return msgspec.convert(data["variants"], dict[str, Tally])
 
 
-def _values(tally: Tally) -> tuple[Any, ...]:
-    return msgspec.structs.astuple(tally)
+def _numbers(tally: Tally) -> tuple[Any, ...]:
+    return _values(tally)[:-1]
+
+
+def _values(struct: msgspec.Struct) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(struct)

@@ -17,8 +17,6 @@ class Inner(Exchange):
         asker: the request.
     """
 
-    __slots__ = ("asker", "made", "tell")
-
     counts = False
 
     def __init__(self, asker: Exchange, tell: Callable[[Any, int, Reply], None]) -> None:
@@ -41,8 +39,6 @@ class Inner(Exchange):
 
 class Part(Inner):
     """Some rows of a request, which one version answers."""
-
-    __slots__ = ("places",)
 
     def __init__(
         self, asker: Exchange, operation: str, places: Sequence[int], tell: Callable[[Any, int, Reply], None]

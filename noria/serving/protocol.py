@@ -43,6 +43,10 @@ _KEPT = frozenset(
         b"x-entity-id", b"x-request-id", b"x-request-timeout",
     )
 )  # fmt: skip
+_LOWER = {
+    spelled.encode(): spelled.lower().encode()
+    for spelled in ("Host", "Content-Type", "Content-Length", "Accept", "Authorization", "User-Agent", "Connection")
+}
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -74,11 +78,17 @@ class Exchange:
         trial, variant: the deployment that it takes part in, and who answers.
     """
 
-    __slots__ = (
-        "_protocol", "answer", "body", "deadline", "explain", "headers", "keep_alive", "make", "method", "path",
-        "request_id", "route", "started", "trial", "variant", "write",
-    )  # fmt: skip
-
+    # Not __slots__: a request sets few of these, and what it doesn't set costs it nothing.
+    answer: bytes | None = None
+    body = b""
+    deadline = math.inf
+    explain: Explain | None = None
+    keep_alive = True
+    make: Callable[[Any], Any] | None = None
+    route = "other"
+    trial: Any = None
+    variant = ""
+    write: Write | None = None
     counts = True
     """Whether it is one of the requests that metrics tell."""
 
@@ -87,17 +97,7 @@ class Exchange:
         self.method = method
         self.path = path
         self.headers = headers
-        self.body = b""
-        self.keep_alive = True
         self.started = time.monotonic()
-        self.deadline = math.inf
-        self.answer: bytes | None = None
-        self.route = "other"
-        self.make: Callable[[Any], Any] | None = None
-        self.write: Write | None = None
-        self.explain: Explain | None = None
-        self.trial: Any = None
-        self.variant = ""
         given = headers.get(b"x-request-id", b"")
         self.request_id = given if given and _ID.fullmatch(given) else b""
 
@@ -243,14 +243,18 @@ class HttpProtocol(asyncio.Protocol):
         self.since = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._count_head(len(url))
+        self._url = self._url + url if self._url else url
+        self._head += len(url)
+        if self._head > MAX_HEAD:
+            raise self._long_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
+        self._head += len(name) + len(value) + 4
+        if self._head > MAX_HEAD:
+            raise self._long_head()
         if not self._in_head:  # a trailer
             return
-        name = name.lower()
+        name = _LOWER.get(name) or name.lower()
         if name in _KEPT:
             self._headers[name] = value
         elif name == b"content-length":
@@ -265,6 +269,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._fruitless = 0
         if self._expects:
             self._invite_body()
 
@@ -290,6 +295,13 @@ class HttpProtocol(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send the answers that are ready and have no unanswered request before them."""
+        waiting = self._waiting
+        if len(waiting) == 1 and waiting[0].keep_alive and not (self._held or self._paused or self._closing):
+            exchange = waiting[0]  # as nearly always
+            if exchange.answer is not None and self._transport is not None and not self._expects:
+                waiting.clear()
+                self._transport.write(exchange.answer)
+                return
         ready = []
         while self._waiting and self._waiting[0].answer is not None:
             exchange = self._waiting.popleft()
@@ -342,7 +354,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _admit(self, exchange: Exchange, error: RequestError | None = None) -> None:
         """Give a request to the handler, or hold it until there is room."""
-        if self._held or self._is_full():
+        if self._held or self._unread or len(self._waiting) >= MAX_PIPELINED:
             self._held.append((exchange, error))
             self._pause_or_resume()
             return
@@ -387,12 +399,6 @@ class HttpProtocol(asyncio.Protocol):
         if self._transport is not None and not self._waiting and not self._held:
             self._expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _count_head(self, size: int) -> None:
-        self._fruitless = 0
-        self._head += size
-        if self._head > MAX_HEAD:
-            raise self._long_head()
 
     def _long_head(self) -> RequestError:
         return RequestError(f"the request's headers are longer than {MAX_HEAD} bytes", status=431)

@@ -257,19 +257,20 @@ class ModelServer:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, or put it into the batch of this turn."""
-        self._number(exchange)
-        target = self._operations.get(exchange.path)
-        foreign = None if target is not None else self._foreign_door(exchange)
+        self._requests += 1
+        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
-            if target is not None:
-                exchange.route = target[0]
-            self._keys.check(exchange, scope_of(exchange.path))
+            target = self._operations.get(exchange.path)
             if target is not None and exchange.method == b"POST":
-                _, model, operation, version = target
+                exchange.route, model, operation, version = target
+                self._keys.check(exchange, "predict")
                 if not speak_arrow(exchange):
                     check_body(exchange)
                 self.ask(exchange, model, operation, version)
-            elif exchange.path in self._doors:
+                return
+            foreign = self._foreign_door(exchange)
+            self._keys.check(exchange, scope_of(exchange.path))
+            if exchange.path in self._doors:
                 exchange.route, accept = self._doors[exchange.path]
                 if exchange.method != b"POST":
                     raise MethodNotAllowedError(exchange.method, "POST")
@@ -312,7 +313,8 @@ class ModelServer:
         Raises:
             RequestError: the key isn't good for this.
         """
-        self._number(exchange)
+        self._requests += 1
+        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         self._keys.check(exchange, scope)
 
     def fail(self, exchange: Exchange, error: Exception) -> None:
@@ -330,10 +332,6 @@ class ModelServer:
         self._replies.fail(exchange, error)
 
     # --- its own
-
-    def _number(self, exchange: Exchange) -> None:
-        self._requests += 1
-        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
 
     def _foreign_door(self, exchange: Exchange) -> Door | None:
         """Whose path of another protocol this is; from here on its clients are told errors in their own form."""

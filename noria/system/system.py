@@ -27,6 +27,7 @@ from noria.system.graph import index, levels
 from noria.system.runs import FAILED, FRESH, SKIPPED, SUCCEEDED, ComponentRun, RunLog
 from noria.system.services import services
 from noria.telemetry import MLLogger
+from noria.training.live import hold_live
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class System:
         """
         wanted = set(self.runnables()) if only is None else self._upstream(only)
         with exclusive(workspace.settings.state_dir / "run.lock", f"`noria run` of {self.name!r}"):
+            hold_live(workspace)
             return _Execution(self, workspace, full, progress or NoProgress(), wanted).execute()
 
     def _upstream(self, name: str) -> set[str]:

@@ -88,7 +88,7 @@ def train_and_register(
         ),
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
-    if verdict.startswith("better"):
+    if verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name)):
         if pipeline.groups:
             # Their values are kept up for as long as this model answers; said first, so that a kill in between leaves
             # no champion whose values nobody keeps.

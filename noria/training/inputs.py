@@ -44,6 +44,12 @@ class ModelInputs:
 
     def matrix_of_rows(self, rows: Sequence[Sequence[Any]]) -> Matrix:
         """The same as `matrix(frame(rows))`, to the bit; for a few rows without a dataframe, some 100 times faster."""
+        if self._is_plain:
+            matrix = np.array(rows, dtype=np.float64)  # None becomes NaN
+            for column in self._short:
+                with np.errstate(over="ignore"):  # becomes infinite, as in a frame
+                    matrix[:, column] = matrix[:, column].astype(np.float32)
+            return matrix
         transform = self._transform
         if transform is None or len(rows) > FEW:
             return self.matrix(self.frame(rows))
@@ -60,6 +66,15 @@ class ModelInputs:
                 return self.matrix(self.frame(rows))
             made.append([_NAN if value is None else value for value in done.values()])
         return np.array(made, dtype=np.float64)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether rows are numbers as the model reads them."""
+        return not self.steps and all(field.is_number or field.dtype == "bool" for field in self.schema)
+
+    @cached_property
+    def _short(self) -> list[int]:
+        return [column for column, field in enumerate(self.schema) if field.dtype == "float32"]
 
     @cached_property
     def _floats(self) -> list[tuple[str, bool]]:

@@ -34,6 +34,8 @@ class ModelTrainingPipeline:
         steps: transformations, fitted on the training part only.
         split: which rows judge.
         metrics: names from `noria.training.METRICS`; the first one decides about promotion.
+        promote: whether a version that beats the baseline becomes the champion. If not, it is only registered, to be
+            tried by `noria deploy`; the very first one becomes the champion all the same: somebody has to answer.
 
     Raises:
         ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
@@ -47,6 +49,7 @@ class ModelTrainingPipeline:
     steps: Sequence[Step] = ()
     split: Split = field(default_factory=TimeSplit)
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
+    promote: bool = True
     description: str = "Learns from past examples to predict new ones."
     kind: str = field(default="training", init=False)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from noria.gateway import ProxyOptions, Supervisor, fleet, haproxy
+from noria.gateway import ProxyOptions, Supervisor, autoscale, policies, proxy_options, restarts, statistics
 
 Start = Callable[..., Supervisor]
 CERTIFY = (
@@ -36,7 +36,8 @@ def raw(supervisor: Supervisor, *pieces: bytes) -> bytes:
 
 
 def test_docstrings() -> None:
-    assert doctest.testmod(haproxy).failed == doctest.testmod(fleet).failed == 0
+    for module in (autoscale, policies, proxy_options, restarts, statistics):
+        assert doctest.testmod(module).failed == 0
 
 
 def test_requests_pass_through(supervise: Start) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from noria.core.errors import ConfigError
 from noria.gateway import LoadBalancer, NoHealthyServerError, Server, load_balancer
+from noria.gateway import server as server_module
 
 
 class Clock:
@@ -56,7 +57,7 @@ def say(answer: bytes) -> Callable[[socket.socket], None]:
 
 
 def test_docstrings() -> None:
-    assert doctest.testmod(load_balancer).failed == 0
+    assert doctest.testmod(load_balancer).failed == doctest.testmod(server_module).failed == 0
 
 
 def test_takes_turns_among_the_healthy_only() -> None:

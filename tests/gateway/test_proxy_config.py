@@ -15,16 +15,17 @@ from noria.gateway.proxy_config import waiting_room_lua
 
 
 def config(directory: Path, **options: Any) -> ProxyConfig:
-    servers = (Upstream("a", "127.0.0.1", 8001, ready=True), Upstream("b", "::1", 8002))
+    servers = (Upstream("a", "127.0.0.1", 8001, 1, ready=True), Upstream("b", "::1", 8002, 2))
     return ProxyConfig("127.0.0.1:18080", "127.0.0.1:18081", directory, servers, ProxyOptions(**options))
 
 
 def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
     text = render(config(tmp_path, retried=("predict", "search")))
     assert text == render(config(tmp_path, retried=("predict", "search")))
-    assert "server a 127.0.0.1:8001\n" in text
-    assert "server b [::1]:8002 disabled\n" in text
-    assert "disable-l7-retry unless METH_GET or METH_POST { path_end /predict /search }" in text
+    lines = {line.strip().partition(" check ")[0]: line for line in text.splitlines()}
+    assert not lines["server a 127.0.0.1:8001 id 1 weight 100"].endswith("disabled")
+    assert lines["server b [::1]:8002 id 2 weight 100"].endswith(" disabled")
+    assert "disable-l7-retry unless METH_GET or METH_POST { path_end /predict :predict /search :search }" in text
     for line in ("option redispatch 1", "retry-on conn-failure empty-response", "option idle-close-on-response"):
         assert line in text
 
@@ -44,6 +45,7 @@ def test_haproxy_accepts_what_the_options_accept(
     path = tmp_path / "haproxy.cfg"
     path.write_text(render(described))
     described.lua_file.write_text(waiting_room_lua(described.options))
+    described.state_file.write_text("1\n")
     check = subprocess.run([binary(), "-c", "-f", path], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
     assert "WARNING" not in check.stderr

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 
 MODE = sys.argv[2] if len(sys.argv) > 2 else ""
 
@@ -21,6 +22,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 await asyncio.sleep(3600)
             if path.startswith("/slow"):
                 await asyncio.sleep(0.5)
+            if path.endswith("/burn"):
+                sum(range(200_000))
             if path == "/forever":
                 await asyncio.sleep(3600)
             status, answer = "200 OK", str(os.getpid()).encode()
@@ -31,6 +34,11 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             elif path == "/length":
                 answer = str(len(body)).encode()
             elif path == "/die":
+                os._exit(7)
+            elif MODE == "fails" and not path.startswith("/health"):
+                status = "500 Internal Server Error"
+            elif headers.get("x-die") == "once" and not (mark := Path(os.environ["DIE_ONCE"])).exists():
+                mark.touch()
                 os._exit(7)
             start = f"HTTP/1.1 {status}\r\ncontent-length: {len(answer)}\r\n\r\n".encode()
             writer.write(start if method == "HEAD" else start + answer)  # at once: half an answer can't be retried

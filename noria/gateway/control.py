@@ -1,0 +1,125 @@
+"""Control: another process asks a running gateway to change, over a Unix socket in its run directory.
+
+One connection, one request: a line of JSON such as `{"do": "scale", "minimum": 3}`. Lines come back: what happens on
+the way, `{"event": "replica_ready", …}`, and at last `{"result": …}` or `{"error": …}`, a problem as of RFC 9457. Only
+the user whom the gateway runs as can open the socket (mode 0600). A request goes on when the asker has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from noria.core.errors import NoriaError, NotFoundError, RequestError, allowed
+from noria.gateway.errors import GatewayError
+from noria.gateway.run_directory import sockets_of
+
+SOCKET_NAME = "control.sock"
+_LONGEST = 65_536
+Operations: TypeAlias = Mapping[str, Callable[..., Awaitable[Any]]]
+
+
+class Control:
+    """The gateway's end of the socket.
+
+    Args:
+        path: the socket.
+        operations: what can be done, by name, with the request's other fields as arguments.
+    """
+
+    def __init__(self, path: Path, operations: Operations) -> None:
+        self._path = path
+        self._operations = operations
+        self._listeners: set[asyncio.StreamWriter] = set()
+
+    async def run(self) -> None:
+        """Answer, for ever."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._path))
+        self._path.chmod(0o600)  # nobody can have connected before: it doesn't listen yet
+        async with await asyncio.start_unix_server(self._answer, sock=listener, limit=_LONGEST):
+            await asyncio.get_running_loop().create_future()
+
+    def tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Let those who wait for an answer know what happens."""
+        for writer in self._listeners:
+            _send(writer, {"event": event, **{name: str(value) for name, value in fields.items()}})
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            self._listeners.add(writer)
+            answer = {"result": await self._do(await reader.readline())}
+        except NoriaError as error:
+            answer = {"error": error.to_problem()}
+        except (ValueError, ConnectionError) as error:  # a line that is too long, or an asker that has gone
+            answer = {"error": RequestError(f"the request can't be read: {error}").to_problem()}
+        except Exception as error:  # a bug of ours; the gateway goes on
+            answer = {"error": GatewayError(f"{type(error).__name__}: {error}").to_problem()}
+        finally:
+            self._listeners.discard(writer)
+        _send(writer, answer)
+        writer.close()
+
+    async def _do(self, line: bytes) -> Any:
+        try:
+            request = json.loads(line)
+            name = request.pop("do")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise RequestError("a request is a line of JSON", hint='as {"do": "servers"}') from error
+        operation = self._operations.get(name) if isinstance(name, str) else None
+        if operation is None:
+            raise RequestError(f"nothing is called {name!r}", hint=allowed(self._operations, str(name)), field="do")
+        try:
+            work = operation(**request)
+        except TypeError as error:
+            raise RequestError(f"{name}: {error}", hint="the fields are the operation's arguments") from error
+        return await work
+
+
+def ask(run_dir: Path | str, do: str, **fields: Any) -> Any:
+    """Ask the gateway that runs in a directory; returns its result.
+
+    Raises:
+        NotFoundError: no gateway runs there.
+        NoriaError: what it answers when it can't.
+    """
+    for line in conversation(run_dir, do, **fields):
+        if "result" in line:
+            return line["result"]
+    raise GatewayError("the gateway has ended before it answered", hint="its logs tell why")
+
+
+def conversation(run_dir: Path | str, do: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Like `ask`, with all that happens on the way; the last line has the `result`."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
+        sockets = sockets_of(run_dir)
+        try:
+            if sockets is None:
+                raise FileNotFoundError
+            connection.connect(str(sockets / SOCKET_NAME))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotFoundError(
+                f"no gateway runs in {str(run_dir)!r}", hint="start it: noria serve, in the project's folder"
+            ) from error
+        except PermissionError as error:
+            raise GatewayError("the gateway runs as another user", hint="ask as that user") from error
+        connection.sendall(json.dumps({"do": do, **fields}).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            for text in lines:
+                line = json.loads(text)
+                if "error" in line:
+                    problem = line["error"]
+                    raise GatewayError(problem.get("detail", "it can't"), hint=problem.get("hint", ""))
+                yield line
+
+
+def _send(writer: asyncio.StreamWriter, line: Mapping[str, Any]) -> None:
+    if not writer.is_closing():
+        writer.write(msgspec.json.encode(line) + b"\n")

@@ -1,0 +1,74 @@
+"""What is known of a deployment: the totals of its variants over all servers, and what of them is of the present step.
+
+Variants are compared within one step only. While the shares stay as they are, chance alone decides what each variant is
+asked, at every hour; over steps a canary has had most of its requests of late and the control most of its earlier, so
+that one bad hour looks like a bad canary (Simpson's paradox). Servers count from the beginning; so the totals at the
+beginning of each step are kept, and taken away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from noria.registry import Deployment
+from noria.serving.exposures import TALLIES, Tally, tallies_of, tally_key
+from noria.storage import Put, Records
+
+STEPS = "deployment_steps"
+"""The collection of the totals with which steps began: key `MODEL/NUMBER/STEP`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What has been seen of each variant.
+
+    Attributes:
+        totals: since the deployment began, by the variant's name.
+        step: since the present step began.
+        since: when that was, microseconds.
+        begun: whether it is known what servers had counted by then.
+        servers: who has counted.
+        failed: why servers couldn't load a variant, by its name.
+    """
+
+    totals: dict[str, Tally]
+    step: dict[str, Tally]
+    since: int
+    begun: bool = True
+    servers: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def of(self, variant: str) -> Tally:
+        """The present step's totals of a variant."""
+        return self.step.get(variant, Tally())
+
+
+def gather(records: Records, deployment: Deployment) -> Evidence:
+    """Read what the servers have written."""
+    prefix = tally_key(deployment.model, deployment.number)
+    totals: dict[str, Tally] = {}
+    servers, failed = [], {}
+    for record in records.list(TALLIES, prefix):
+        servers.append(record.key.removeprefix(prefix))
+        for name, tally in tallies_of(record.data).items():
+            totals[name] = totals.get(name, Tally()) + tally
+        failed.update(record.data.get("failed", {}))
+    if deployment.step == 0:
+        return Evidence(totals, totals, deployment.started, True, tuple(servers), failed)
+    begun = records.get(STEPS, _key(deployment))
+    if begun is None:
+        return Evidence(totals, {}, deployment.stepped, False, tuple(servers), failed)
+    before = tallies_of(begun.data)
+    step = {name: tally - before.get(name, Tally()) for name, tally in totals.items()}
+    return Evidence(totals, step, begun.data["at"], True, tuple(servers), failed)
+
+
+def begin_step(records: Records, deployment: Deployment, totals: dict[str, Tally], now: int) -> None:
+    """Keep the totals with which a step begins."""
+    records.commit(Put(STEPS, _key(deployment), {"at": now, "variants": msgspec.to_builtins(totals)}))
+
+
+def _key(deployment: Deployment) -> str:
+    return f"{tally_key(deployment.model, deployment.number)}{deployment.step:08d}"

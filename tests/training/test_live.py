@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import noria as nr
+from noria.core import Settings
+from noria.features import FeatureStore
+from noria.registry import Deployments, ModelRegistry, Variant
+from noria.storage import Workspace
+
+SCHEMA = {"user": "int64", "amount": "float64", "paid": "bool", "at": nr.Timestamp("s")}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    rows = [{"user": n % 7, "amount": float(n % 11), "paid": n % 11 > 5, "at": 600 * n} for n in range(300)]
+    pl.DataFrame(rows).write_csv(tmp_path / "events.csv")
+    with Workspace.open(Settings(tmp_path)) as opened:
+        yield opened
+
+
+def train(workspace: Workspace, window: str, **options: bool) -> str:
+    """Train with a group defined by a window; gives the place of its values."""
+    source = nr.Source("events", "events.csv", schema=SCHEMA)
+    group = nr.FeatureGroup("habits", entity="user", source=source, features={"spent": nr.sum("amount", window=window)})
+    model = nr.ModelTrainingPipeline(
+        "paid",
+        labels=source,
+        target="paid",
+        features=["amount", group],
+        steps=[nr.Impute()],
+        model=LogisticRegression(),
+        metrics=["log_loss"],
+        **options,
+    )
+    report = nr.System("shop", [source, group, model]).run(workspace)
+    assert not report.failed, report.failed[0].error
+    return group.online_spec().place
+
+
+def test_values_are_kept_up_for_the_champion_and_for_what_is_tried(workspace: Workspace) -> None:
+    registry, deployments, catalog = (
+        ModelRegistry.of(workspace),
+        Deployments.of(workspace),
+        FeatureStore(workspace).catalog,
+    )
+    places = {1: train(workspace, "1h", promote=False)}
+    assert registry.get("paid").version == 1  # somebody has to answer
+    for version in (2, 3, 4):
+        places[version] = train(workspace, f"{version}h", promote=False)
+    assert registry.get("paid").version == 1
+    deployments.start("paid", [Variant("canary", 3, 0.5)])
+    train(workspace, "9h", promote=False)
+    held = catalog.held()
+    assert {places[1], places[3]} <= held
+    assert not {places[2], places[4]} & held
+    deployments.finish("paid")
+    registry.promote("paid", 4)
+    train(workspace, "10h", promote=False)
+    assert {places[3], places[4]} <= catalog.held()  # it may go back by one
