@@ -115,7 +115,7 @@ class TabularServable:
 
     def size(self, operation: str, request: Any) -> int:
         if isinstance(request, Table):
-            return len(request.frame)
+            return len(request)
         return len(request.instances if request.instances is not None else request.entities)
 
     def entities(self, operation: str, request: Any) -> Sequence[str]:
@@ -174,7 +174,7 @@ class TabularServable:
             if isinstance(request, Table):
                 parts += [self._inputs.matrix_of_rows(rows)] if rows else []
                 parts.append(self._inputs.matrix(request.frame))
-                before, rows = before + len(rows) + len(request.frame), []
+                before, rows = before + len(rows) + len(request), []
             elif request.instances is not None:
                 rows += map(self._values, request.instances)
             else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -29,15 +28,20 @@ MAX_TABLE_ROWS = 100_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Table:
-    """A request of many rows.
+    """A request of many rows: `frame` has the model's inputs, all of them, in order; checked.
 
-    Attributes:
-        frame: the model's inputs, all of them, in order; checked.
+    No dataclass: logs would write all its rows down, and get what `repr` says.
     """
 
-    frame: pl.DataFrame
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} rows of {', '.join(self.frame.columns)}"
 
 
 def check_names(given: Sequence[str], inputs: Schema, entity: Mapping[str, bool]) -> bool:

@@ -16,9 +16,8 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import noria as nr
-from noria.serving import ModelServer
-from noria.serving.access import Access
-from noria.serving.key_ring import KeyRing
+from noria.registry import Deployment, Variant
+from noria.serving import Access, KeyRing, ModelServer
 
 MODEL = servable(SCHEMA, nr.Impute(), nr.Encode())
 NEWER = servable(SCHEMA, nr.Encode())
@@ -205,6 +204,29 @@ def test_kserve_s_version_1(url: str, predictions: Any) -> None:
     assert httpx.post(f"{url}/v1/models/late:predict", json={"instances": rows}).json() == response.json()
     wrong = httpx.post(f"{url}/v1/models/late:predict", json={"instances": [{"x": 1}]})
     assert (wrong.status_code, list(wrong.json())) == (422, ["error"])
+
+
+def test_an_answer_names_the_variant_s_version() -> None:
+    variants = (Variant("canary", 4, 0.5), Variant("champion", 3, 0.5))
+    deployment = Deployment("late", 1, "canary", variants, 0)
+    server = ModelServer([MODEL])
+    server.deploy("late", {3: MODEL, 4: NEWER}, 3, deployment)
+    with server.running() as url:
+        client = client_of(url)
+        found = set()
+        for number in range(30):
+            answer = client.infer("late", tensors(), headers={"X-Entity-Id": str(number)})
+            wanted = deployment.variant_of(str(number)).version
+            assert answer.get_response()["model_version"] == str(wanted)
+            assert (
+                answer.as_numpy("scores").tolist()
+                == (MODEL, NEWER)[wanted - 3].answer("predict", [MODEL.table(COLUMNS)])[0].scores
+            )
+            found.add(wanted)
+        client.close()
+        metrics = httpx.get(f"{url}/metrics").text
+    assert found == {3, 4}
+    assert 'variant="canary",version="4"' in metrics
 
 
 def test_keys_are_demanded_in_each_protocol_s_words() -> None:

@@ -158,6 +158,7 @@ def test_tables_and_rows_of_one_batch_keep_their_order() -> None:
     tables = [{"short": random.normal(size=n)} for n in (MANY, 2, 1, MANY + 1, 3)]
     requests = [MODEL.table(columns) for columns in tables]
     assert [isinstance(request, Table) for request in requests] == [True, False, False, True, False]
+    assert msgspec.json.encode(requests[0], enc_hook=repr) == b'"120 rows of f, short, n, on, s"'  # as in logs
     together = MODEL.answer("predict", requests)
     assert together == [MODEL.answer("predict", [request])[0] for request in requests]
     assert [len(answer.predictions) for answer in together] == [MANY, 2, 1, MANY + 1, 3]
