@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,6 +35,9 @@ from noria.serving.server import Limits, ModelServer
 from noria.storage import Workspace, open_records
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 
+if TYPE_CHECKING:
+    from noria.serving.grpc_door import GrpcDoor
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
@@ -42,6 +46,7 @@ def main() -> int:
     parser.add_argument("--project", default=".")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--grpc-port", type=int, help="speak the Open Inference Protocol over gRPC there")
     parser.add_argument("--replica", default="0")
     parser.add_argument("--features", action="store_true", help="answer POST /features")
     parser.add_argument("--replicas", type=int, default=1, help="how many servers share the rates of the API keys")
@@ -80,6 +85,7 @@ def _serve(options: argparse.Namespace) -> int:
             expose=exposures.put,
             access_log=settings.serve.access_log,
             tracer=tracer,
+            grpc=None if options.grpc_port is None else _grpc_door(options.host, options.grpc_port),
         )
         gc.collect()
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
@@ -94,6 +100,17 @@ def _serve(options: argparse.Namespace) -> int:
             tracer.close()
     logger.close()
     return 0
+
+
+def _grpc_door(host: str, port: int) -> GrpcDoor:
+    """Where gRPC is spoken.
+
+    Raises:
+        MissingExtraError: grpcio isn't installed.
+    """
+    from noria.serving.grpc_door import GrpcDoor
+
+    return GrpcDoor(host, port)
 
 
 @contextmanager

@@ -9,22 +9,26 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
 from noria.registry import Deployment
 from noria.serving.access import Access
+from noria.serving.arrow_door import speak_arrow
 from noria.serving.batches import Batches
+from noria.serving.doors import Door
 from noria.serving.events import EventDoor, describe
 from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
+from noria.serving.frame_doors import KServeDoor, MlflowDoor
 from noria.serving.inner import Part, Whole
+from noria.serving.open_inference_door import OpenInferenceDoor
 from noria.serving.openapi import document
 from noria.serving.prediction_log import PredictionLog
-from noria.serving.protocol import Exchange, HttpProtocol, Limits
+from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
 from noria.serving.replies import Replies
 from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
 from noria.serving.scopes import scope_of
@@ -33,6 +37,9 @@ from noria.serving.served import Served
 from noria.serving.trial import Trial
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
+
+if TYPE_CHECKING:
+    from noria.serving.grpc_door import GrpcDoor
 
 __all__ = ["Limits", "ModelServer"]
 
@@ -60,6 +67,7 @@ class ModelServer:
         expose: takes who was answered by which variant of a deployment with a reward.
         access_log: whether to log every request.
         tracer: makes spans of requests.
+        grpc: where the Open Inference Protocol is spoken over gRPC; `noria.serving.grpc_door` needs the extra `grpc`.
     """
 
     def __init__(
@@ -76,12 +84,14 @@ class ModelServer:
         expose: Callable[[Exposure], None] | None = None,
         access_log: bool = False,
         tracer: RequestTracer | None = None,
+        grpc: GrpcDoor | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
         if not (names or events or features) or len(set(names)) < len(names):
             raise ConfigError(f"a server needs at least one model, each once; got {names}")
         self._events = events
         self._features = features
+        self._grpc = grpc
         routes = feast_routes(features, events) if events or features else {}
         self._feast = describe_feast(routes)
         if events is not None:
@@ -89,6 +99,12 @@ class ModelServer:
         if features is not None:
             routes["/features"] = features.accept
         self._doors = {path.encode(): (path, accept) for path, accept in routes.items()}
+        foreign: tuple[Door, ...] = (
+            OpenInferenceDoor(None if grpc is None else grpc.statistics),
+            MlflowDoor(),
+            KServeDoor(),
+        )
+        self._foreign = {segment: door for door in foreign for segment in door.segments}
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
         self._metrics = metrics or MetricsCollector()
@@ -170,6 +186,12 @@ class ModelServer:
             server = await self._loop.create_server(lambda: HttpProtocol(self), host, port, backlog=1024)
         except (OSError, OverflowError) as error:
             raise StorageError(f"can't listen on {host}:{port}: {error}", hint="choose another port") from error
+        if self._grpc is not None:
+            try:
+                await self._grpc.open(self)
+            except StorageError:
+                server.close()
+                raise
         self._ready = True
         fresh = [self._features.keep_fresh] if self._features is not None else []
         tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *fresh, *background)]
@@ -180,6 +202,8 @@ class ModelServer:
         server.close()
         for task in tasks:
             task.cancel()
+        if self._grpc is not None:
+            await self._grpc.close()
         await self._drain()
         self._batches.close()
 
@@ -243,10 +267,11 @@ class ModelServer:
                 exchange.route, model, operation, version = target
             if target is not None and exchange.method == b"POST":
                 self._keys.check(exchange, "predict")
-                check_body(exchange)
+                if not speak_arrow(exchange):
+                    check_body(exchange)
                 self.ask(exchange, model, operation, version)
                 return
-            door = self._doors.get(exchange.path)
+            door, foreign = self._doors.get(exchange.path), self._foreign_door(exchange)
             if door is not None:
                 exchange.route, accept = door
             self._keys.check(exchange, scope_of(exchange.path))
@@ -255,6 +280,8 @@ class ModelServer:
                     raise MethodNotAllowedError(exchange.method, "POST")
                 check_body(exchange)
                 accept(exchange, self._answer_door)
+            elif foreign is not None:
+                foreign.accept(exchange, self)
             else:
                 self._answer_other(exchange)
         except Exception as error:
@@ -279,6 +306,29 @@ class ModelServer:
         else:
             self._batches.add(exchange, servable, operation, request)
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return self._ready
+
+    def admit(self, exchange: Exchange, scope: str | None) -> None:
+        """Number a request that didn't come by HTTP, and check its key.
+
+        Raises:
+            RequestError: the key isn't good for this.
+        """
+        self._requests += 1
+        exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
+        self._keys.check(exchange, scope)
+
+    def fail(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with an error."""
+        self._replies.fail(exchange, error)
+
+    def reply(self, exchange: Exchange, status: int, reply: Reply) -> None:
+        """Answer at once."""
+        self._replies.send(exchange, status, reply)
+
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what is no proper request."""
         self._requests += 1
@@ -286,6 +336,17 @@ class ModelServer:
         self._replies.fail(exchange, error)
 
     # --- its own
+
+    def _foreign_door(self, exchange: Exchange) -> Door | None:
+        """Whose path of another protocol this is; from here on its clients are told errors in their own form."""
+        path = exchange.path
+        segment = path[1:].partition(b"/")[0]
+        if path.startswith(b"/models/") and path.endswith(b"/invocations"):
+            segment = b"invocations"
+        door = self._foreign.get(segment)
+        if door is not None:
+            exchange.explain = door.explain
+        return door
 
     def _try(self, exchange: Exchange, trial: Trial, operation: str, request: Any) -> None:
         """Have the variants of a deployment answer: one alone, or each its part of the request."""

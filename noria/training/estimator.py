@@ -50,6 +50,15 @@ def scores(estimator: Estimator, matrix: NDArray[np.float64]) -> NDArray[np.floa
     return np.asarray(estimator.predict_proba(matrix), dtype=np.float64)[:, 1]
 
 
+def output_types(estimator: Estimator) -> dict[str, str]:
+    """The types of the predictions, and of the scores where there are, as in a schema."""
+    classes = getattr(estimator, "classes_", None)
+    kind = "f" if classes is None else np.asarray(classes).dtype.kind
+    predictions = {"b": "bool", "i": "int64", "u": "int64", "f": "float64"}.get(kind, "str")
+    has_scores = hasattr(estimator, "predict_proba") and classes is not None and len(classes) == 2
+    return {"predictions": predictions, **({"scores": "float64"} if has_scores else {})}
+
+
 def dump(estimator: Estimator) -> bytes:
     """The fitted estimator as bytes.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -17,9 +17,13 @@ from noria.features.reads import Read
 from noria.pipelines import steps_from_dict
 from noria.registry import ModelRegistry, ModelVersion
 from noria.storage import Workspace
-from noria.training.estimator import FILE, Estimator, scores
+from noria.training.estimator import FILE, Estimator, output_types, scores
 from noria.training.estimator import load as load_estimator
-from noria.training.inputs import ModelInputs
+from noria.training.inputs import Matrix, ModelInputs
+from noria.training.tables import Table, check_names, checked_frame, convert_rows, length_of, plain_rows, stays_columns
+
+if TYPE_CHECKING:
+    from noria.serving.tabular import Column
 
 MAX_ROWS = 10_000
 """The most rows that one request may hold."""
@@ -65,6 +69,9 @@ class TabularServable:
         self._entities = entities
         self._columns = columns
         self._on_demand = on_demand
+        self.inputs = inputs.schema
+        self.outputs = output_types(estimator)
+        self.lookup = self._lookup_schema() if self._looks_up else None
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
@@ -73,12 +80,15 @@ class TabularServable:
         """A body has `instances` with every input, or `entities` with ids, the rows' own columns and inputs."""
         instance = _row_type("Instance", self._inputs.schema.to_dict())
         fields: list[Any] = [("instances", _rows_of(instance), None)]
-        if self._looks_up:
-            own = {name: self._inputs.schema[name].spec() for name in self._columns}
-            given = [part.inputs.to_dict() for part in self._on_demand]
-            entity = _row_type("Entity", _strictest(self._entities, own, *given))
-            fields.append(("entities", _rows_of(entity), None))
+        if self.lookup is not None:
+            fields.append(("entities", _rows_of(_row_type("Entity", self.lookup.to_dict())), None))
         return msgspec.defstruct("PredictRequest", fields, forbid_unknown_fields=True)
+
+    def _lookup_schema(self) -> Schema:
+        """The columns of a row whose features are looked up."""
+        own = {name: self._inputs.schema[name].spec() for name in self._columns}
+        given = [part.inputs.to_dict() for part in self._on_demand]
+        return Schema.of(_strictest(self._entities, own, *given))
 
     def decode(self, operation: str, body: bytes) -> Any:
         request: Any = decode(self._decoder, body)
@@ -88,12 +98,29 @@ class TabularServable:
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
 
+    def table(self, columns: Mapping[str, Column]) -> Any:
+        inputs = self.inputs
+        entity = {} if self.lookup is None else {field.name: field.nullable for field in self.lookup}
+        is_instance = check_names(tuple(columns), inputs, entity)
+        rows = length_of(columns)
+        if is_instance and stays_columns(columns, rows, inputs):
+            return Table(checked_frame(columns, inputs, rows))
+        schema = inputs if is_instance or self.lookup is None else self.lookup
+        field = "instances" if is_instance else "entities"
+        return convert_rows(plain_rows(columns, {field.name: field for field in schema}), self._request, field)
+
+    def columns(self, answer: Answer) -> dict[str, Sequence[Any]]:
+        more = {"scores": answer.scores, "versions": answer.versions}
+        return {"predictions": answer.predictions, **{name: one for name, one in more.items() if one is not None}}
+
     def size(self, operation: str, request: Any) -> int:
+        if isinstance(request, Table):
+            return len(request)
         return len(request.instances if request.instances is not None else request.entities)
 
     def entities(self, operation: str, request: Any) -> Sequence[str]:
         """The first key of each row: who the rows are about, where features are looked up."""
-        if request.instances is not None or not self._entities:
+        if isinstance(request, Table) or request.instances is not None or not self._entities:
             return ()
         key = _attribute(next(iter(self._entities)))
         return [str(getattr(entity, key)) for entity in request.entities]
@@ -128,15 +155,7 @@ class TabularServable:
         return self._answer(requests, reads), reads
 
     def _answer(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> Sequence[Answer | NoriaError]:
-        rows: list[tuple[Any, ...]] = []
-        ends: list[int] = []
-        for request, read in zip(requests, reads, strict=True):
-            if request.instances is not None:
-                rows += map(self._values, request.instances)
-            else:
-                rows += self._look_up(request.entities, read)
-            ends.append(len(rows))
-        matrix = self._inputs.matrix_of_rows(rows)
+        matrix, ends = self._matrix(requests, reads)
         predictions = np.asarray(self._estimator.predict(matrix)).tolist()
         probabilities = scores(self._estimator, matrix)
         likely = None if probabilities is None else probabilities.tolist()
@@ -145,6 +164,24 @@ class TabularServable:
             Answer(predictions[a:b], self.model, self.version, None if likely is None else likely[a:b])
             for a, b in zip(starts, ends, strict=True)
         ]
+
+    def _matrix(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> tuple[Matrix, list[int]]:
+        """The rows of all requests, and where each request's end."""
+        rows: list[tuple[Any, ...]] = []
+        parts: list[Matrix] = []
+        ends, before = [], 0
+        for request, read in zip(requests, reads, strict=True):
+            if isinstance(request, Table):
+                parts += [self._inputs.matrix_of_rows(rows)] if rows else []
+                parts.append(self._inputs.matrix(request.frame))
+                before, rows = before + len(rows) + len(request), []
+            elif request.instances is not None:
+                rows += map(self._values, request.instances)
+            else:
+                rows += self._look_up(request.entities, read)
+            ends.append(before + len(rows))
+        parts += [self._inputs.matrix_of_rows(rows)] if rows else []
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), ends
 
     @property
     def _looks_up(self) -> bool:

@@ -74,7 +74,7 @@ def test_each_entity_is_answered_by_its_variant() -> None:
 
 def test_a_twin_of_the_canary_is_answered_apart_from_the_champion_s_other_requests() -> None:
     deployment = canary(0.2)
-    server, first, _ = served(deployment)
+    server, _, _ = served(deployment)
     with server.running() as url, httpx.Client(base_url=url) as client:
         for user in range(300):
             client.post("/predict", json={"x": user})

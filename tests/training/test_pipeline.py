@@ -121,6 +121,19 @@ def test_served_by_instances_and_by_entities(workspace: Workspace) -> None:
     assert [answer.scores[0] for answer in together] == given.scores
 
 
+def test_columns_of_keys_are_looked_up(workspace: Workspace) -> None:
+    run(workspace, pipeline(events()))
+    servable = load_servable(ModelRegistry.of(workspace).get("paid"), workspace)
+    body = {"entities": [{"user": 7, "amount": 9.0, "shop": "s1"}, {"user": 999, "amount": 9.0}]}
+    expected = servable.decode("predict", msgspec.json.encode(body))
+    columns = {"user": np.array([7, 999]), "amount": np.array([9.0, 9.0]), "shop": ["s1", None]}
+    assert servable.table(columns) == expected
+    own = {"amount": np.array([9.0]), "shop": ["s1"]}
+    assert servable.table(own).instances is not None
+    with pytest.raises(RequestError, match="keys to look them up: user"):
+        servable.table({**columns, "habits.spent": [1.0, 2.0]})
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
