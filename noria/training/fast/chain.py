@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,15 +12,11 @@ from noria.training.fast.formula import Formula, Matrix, Predicted, none_infinit
 Change = Callable[[Matrix], Matrix]
 
 
-def chain(pipeline: Any) -> Formula | None:
-    """The changes of each step, then the formula of the last one."""
-    from noria.training.fast.predictor import fast_predictor
-
+def chain(pipeline: Any, final: Formula) -> Formula | None:
+    """The changes of each step, then the formula of the last one, which has been compared with it."""
     changes = [_change(step) for _, step in pipeline.steps[:-1]]
-    last = fast_predictor(pipeline.steps[-1][1])
-    if last is None or not all(changes):
+    if not all(changes):
         return None
-    final, features = last.formula, int(pipeline.n_features_in_)
 
     def compute(matrix: Matrix) -> Predicted | None:
         for change in changes:
@@ -30,7 +26,7 @@ def chain(pipeline: Any) -> Formula | None:
             matrix = change(matrix)
         return final.compute(matrix)
 
-    return Formula(features, compute, alone=final.alone, reference=None)
+    return Formula(int(pipeline.n_features_in_), compute, alone=final.alone)
 
 
 def _change(step: Any) -> Change | None:
@@ -52,7 +48,7 @@ def _standard(step: Any) -> Change:
 def _min_max(step: Any) -> Change:
     def change(matrix: Matrix) -> Matrix:
         scaled = matrix * step.scale_ + step.min_
-        return np.clip(scaled, *step.feature_range) if step.clip else scaled
+        return cast(Matrix, np.clip(scaled, *step.feature_range) if step.clip else scaled)
 
     return change
 
@@ -60,7 +56,7 @@ def _min_max(step: Any) -> Change:
 def _max_abs(step: Any) -> Change:
     def change(matrix: Matrix) -> Matrix:
         scaled = matrix / step.scale_
-        return np.clip(scaled, -1.0, 1.0) if getattr(step, "clip", False) else scaled
+        return cast(Matrix, np.clip(scaled, -1.0, 1.0) if getattr(step, "clip", False) else scaled)
 
     return change
 

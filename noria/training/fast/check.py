@@ -101,5 +101,5 @@ def _splits(ours: Way, matrix: Matrix) -> bool:
     if together is None:
         return True
     alone = [ours(matrix[i : i + 1].copy()) for i in range(len(matrix))]
-    scores = None if together[1] is None else np.concatenate([part[1] for part in alone])  # type: ignore[misc]
+    scores = None if together[1] is None else np.concatenate([part[1] for part in alone])
     return same_bits(together[0], np.concatenate([part[0] for part in alone])) and same_bits(together[1], scores)

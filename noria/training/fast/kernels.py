@@ -8,7 +8,7 @@ while their nodes come from memory.
 All kernels live in this one file because numba's cache on disk notices a change of a kernel's own file only.
 """
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, disable-error-code="call-arg"
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def walk(matrix, rules, zero_is_missing, set_features, set_starts, set_words, no
     """Set `out` to `start` plus each tree's leaf, in the order of the trees; False if the library refuses a row."""
     row = np.empty(2 * (matrix.shape[1] + len(set_features)))
     trees = len(targets)
+    leaves = np.empty(trees, np.int64)
     for r in range(len(matrix)):
         if not _read(row, matrix[r], rules, zero_is_missing, set_features, set_starts, set_words):
             return False
@@ -117,15 +118,17 @@ def walk(matrix, rules, zero_is_missing, set_features, set_starts, set_words, no
                 moved = (a ^ a0) | (b ^ b0) | (c ^ c0) | (d ^ d0) | (e ^ e0) | (f ^ f0) | (g ^ g0) | (h ^ h0)
                 if moved == 0:
                     break
-            for k, leaf in enumerate((a, b, c, d, e, f, g, h)):
-                _add(sums, values, targets[t + k], leaf)
+            leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3] = a, b, c, d
+            leaves[t + 4], leaves[t + 5], leaves[t + 6], leaves[t + 7] = e, f, g, h
             t += 8
         while t < trees:
             a, a0 = t, -1
             while a != a0:
                 a0, a = a, _next(row, nodes, a)
-            _add(sums, values, targets[t], a)
+            leaves[t] = a
             t += 1
+        for t in range(trees):
+            _add(sums, values, targets[t], leaves[t])
     return True
 
 
@@ -147,11 +150,11 @@ def _strike(_, bits, at, values, first, threshold, mask):
     def code(context, builder, signature, arguments):
         doubles, words = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(64), LANES)
 
-        def pointer(array, index, kind):
+        def pointer(array: int, index: int, kind: Any) -> Any:
             data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
             return builder.bitcast(builder.gep(data, [arguments[index]]), kind.as_pointer())
 
-        def everywhere(value, kind):
+        def everywhere(value: Any, kind: Any) -> Any:
             undefined = ir.Constant(kind, ir.Undefined)
             one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
             places = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)

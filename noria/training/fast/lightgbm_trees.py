@@ -101,7 +101,9 @@ def _trees(sections: list[dict[str, str]], facts: Mapping[str, str], outputs: in
     features = int(facts["max_feature_idx"]) + 1
     leaves = np.array([int(part["num_leaves"]) for part in sections])
     offsets = np.cumsum([0, *(2 * leaves - 1)[:-1]])
-    parts = [_tree(part, int(count), int(offset)) for part, count, offset in zip(sections, leaves, offsets, strict=True)]
+    parts = [
+        _tree(part, int(count), int(offset)) for part, count, offset in zip(sections, leaves, offsets, strict=True)
+    ]
     column, threshold, decision, left, right, values = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     inner = left >= 0
     missing = (decision >> 2) & 3

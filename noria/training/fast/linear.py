@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from noria.training.fast.formula import Formula, Matrix, Predicted, all_finite
 
@@ -63,18 +62,18 @@ def _regressor(estimator: Any, inverse: Callable[[Matrix], Matrix] | None) -> Fo
     return Formula(len(estimator.coef_), compute, alone=True)
 
 
-def _decision(estimator: Any) -> Callable[[Matrix], NDArray[np.float64] | None] | None:
+def _decision(estimator: Any) -> Callable[[Matrix], Matrix | None] | None:
     """`X @ coef_.T + intercept_`, [rows, outputs]; None for values that scikit-learn refuses."""
     weights = estimator.coef_.T
     intercept = estimator.intercept_
     if weights.dtype != np.float64 or np.asarray(intercept).dtype != np.float64:
         return None
 
-    def decide(matrix: Matrix) -> NDArray[np.float64] | None:
+    def decide(matrix: Matrix) -> Matrix | None:
         if not all_finite(matrix):
             return None
         rows, features = matrix.shape
-        product = np.matmul(matrix.reshape(rows, 1, features), weights).reshape(rows, -1)
+        product: Matrix = np.matmul(matrix.reshape(rows, 1, features), weights).reshape(rows, -1)
         product += intercept
         return product
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from noria.training.estimator import Estimator, scores
+from noria.training.fast.chain import chain
 from noria.training.fast.check import agrees
 from noria.training.fast.formula import Formula, Matrix, Predicted
 
@@ -32,7 +33,6 @@ _MAKERS = {
     **{f"sklearn.{name}": "sklearn_trees.averaged" for name in _TREES},
     **{f"sklearn.GradientBoosting{kind}": "sklearn_trees.boosted" for kind in ("Classifier", "Regressor")},
     **{f"sklearn.HistGradientBoosting{kind}": "sklearn_trees.histogram" for kind in ("Classifier", "Regressor")},
-    "sklearn.Pipeline": "chain.chain",
     **{f"lightgbm.{name}": "lightgbm_trees.estimator" for name in ("LGBMClassifier", "LGBMRegressor", "LGBMRanker")},
     "lightgbm.Booster": "lightgbm_trees.booster",
     **{
@@ -94,13 +94,8 @@ def predictor_of(estimator: Estimator, rows: Matrix | None = None) -> Predictor:
 
 def fast_predictor(estimator: Estimator, rows: Matrix | None = None) -> FastPredictor | None:
     """A formula that has just given the library's bits on made rows and on `rows`; None if there is none."""
-    kind = type(estimator)
-    maker = _MAKERS.get(f"{kind.__module__.partition('.')[0]}.{kind.__name__}")
-    if maker is None:
-        return None
-    module, function = maker.split(".")
     try:
-        formula = getattr(import_module(f"noria.training.fast.{module}"), function)(estimator)
+        formula = _formula(estimator)
         if formula is None:
             return None
         made = FastPredictor(formula, LibraryPredictor(estimator))
@@ -108,3 +103,16 @@ def fast_predictor(estimator: Estimator, rows: Matrix | None = None) -> FastPred
         return made if agrees(made.predict, reference.predict, formula, rows) else None
     except Exception:  # a library's insides may change with any version; its own way always works
         return None
+
+
+def _formula(estimator: Any) -> Formula | None:
+    kind = type(estimator)
+    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    if name == "sklearn.Pipeline":
+        last = fast_predictor(estimator.steps[-1][1])
+        return None if last is None else chain(estimator, last.formula)
+    if name not in _MAKERS:
+        return None
+    module, function = _MAKERS[name].split(".")
+    made: Formula | None = getattr(import_module(f"noria.training.fast.{module}"), function)(estimator)
+    return made

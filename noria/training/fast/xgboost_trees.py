@@ -86,7 +86,12 @@ def _trees(model: Any, kept: dict[str, Any], margin: Margin) -> Trees | None:
         for name in ("left_children", "right_children", "split_indices", "default_left", "split_type")
     )
     condition = _joined(grown, "split_conditions", np.float32)
-    scale = np.ones(len(grown)) if weights is None else np.array(weights[:count])
+    targets = np.array(booster["tree_info"][:count], np.int64)
+    values = condition
+    if weights is not None:
+        # DART predicts each tree on top of the base score, and takes that away again before it weighs the tree.
+        base_of = np.repeat(start[targets], counts)
+        values = ((condition + base_of) - base_of) * np.repeat(np.array(weights[:count], np.float32), counts)
     is_set = (left >= 0) & (split_type == 1)
     sets = _sets(grown, column, offsets)
     placed = column.copy()
@@ -100,8 +105,8 @@ def _trees(model: Any, kept: dict[str, Any], margin: Margin) -> Trees | None:
         left=np.where(left < 0, -1, left + owner),
         right=np.where(left < 0, -1, right + owner),
         missing_left=default > 0,
-        values=(condition * np.repeat(scale.astype(np.float32), counts)).reshape(-1, 1),
-        targets=np.array(booster["tree_info"][:count], np.int64),
+        values=values.reshape(-1, 1),
+        targets=targets,
         start=start,
         rules=kernels.FLOAT32 | kernels.NEGATIVE_IS_LEFT,
         zero_is_missing=np.zeros(features, bool),
