@@ -72,9 +72,11 @@ def _robust(step: Any) -> Change:
 
 
 def _imputer(step: Any) -> Change | None:
-    filled = np.asarray(step.statistics_)
+    if step._fill_dtype != np.float64:
+        return None
+    filled = np.asarray(step.statistics_, np.float64)  # objects, where a constant fills
     is_plain = isinstance(step.missing_values, float) and np.isnan(step.missing_values) and not step.add_indicator
-    if not is_plain or filled.dtype != np.float64 or not np.isfinite(filled).all():
+    if not is_plain or not np.isfinite(filled).all():
         return None
     return lambda matrix: np.where(np.isnan(matrix), filled, matrix)
 
