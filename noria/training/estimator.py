@@ -9,9 +9,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, fingerprint
+from noria.core import ConfigError, DataError, MissingExtraError, fingerprint
 
 FILE = "model.pkl"
+_EXTRAS = ("lightgbm", "xgboost")
 
 
 @runtime_checkable
@@ -79,10 +80,14 @@ def load(file: Path) -> Estimator:
 
     Raises:
         DataError: it needs a library that isn't installed here, or was written by another version.
+        MissingExtraError: that library is an extra of noria.
     """
     try:
         estimator = pickle.loads(file.read_bytes())
     except (ImportError, AttributeError, pickle.UnpicklingError) as error:
+        library = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and library in _EXTRAS:
+            raise MissingExtraError(library, library, "this model") from error
         raise DataError(
             f"the model file can't be loaded: {error}",
             hint="install the libraries that it was trained with (`noria models show` lists them), or train it again",

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.core import NoriaError, RequestError, Schema
 from noria.core.bodies import decode
@@ -17,8 +18,9 @@ from noria.features.reads import Read
 from noria.pipelines import steps_from_dict
 from noria.registry import ModelRegistry, ModelVersion
 from noria.storage import Workspace
-from noria.training.estimator import FILE, Estimator, output_types, scores
+from noria.training.estimator import FILE, Estimator, output_types
 from noria.training.estimator import load as load_estimator
+from noria.training.fast import predictor_of
 from noria.training.inputs import Matrix, ModelInputs
 from noria.training.tables import Table, check_names, checked_frame, convert_rows, length_of, plain_rows, stays_columns
 
@@ -63,7 +65,6 @@ class TabularServable:
         self.model = version.name
         self.version = version.version
         self._example = version.signature.example
-        self._estimator = estimator
         self._inputs = inputs
         self._reader = reader
         self._entities = entities
@@ -75,6 +76,7 @@ class TabularServable:
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
+        self._predictor = predictor_of(estimator, self._known_rows())
 
     def _request_type(self) -> type[msgspec.Struct]:
         """A body has `instances` with every input, or `entities` with ids, the rows' own columns and inputs."""
@@ -156,8 +158,8 @@ class TabularServable:
 
     def _answer(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> Sequence[Answer | NoriaError]:
         matrix, ends = self._matrix(requests, reads)
-        predictions = np.asarray(self._estimator.predict(matrix)).tolist()
-        probabilities = scores(self._estimator, matrix)
+        predicted, probabilities = self._predictor.predict(matrix)
+        predictions = predicted.tolist()
         likely = None if probabilities is None else probabilities.tolist()
         starts = [0, *ends[:-1]]
         return [
@@ -208,6 +210,12 @@ class TabularServable:
             given = {one.name: [getattr(entity, _attribute(one.name)) for entity in entities] for one in part.inputs}
             values |= part.compute({**values, **given})
         return list(zip(*(values[name] for name in self._inputs.schema.names), strict=True))
+
+    def _known_rows(self) -> NDArray[np.float64] | None:
+        if not self._example or "instances" not in self._example:
+            return None
+        request = self.decode("predict", msgspec.json.encode(self._example))
+        return self._inputs.matrix_of_rows([self._values(row) for row in request.instances])
 
     def warm_up(self) -> None:
         if self._example:

@@ -1,0 +1,273 @@
+"""The compiled loops over trees, and the link functions of LightGBM and XGBoost as those compute them.
+
+A node is `(threshold, column, step)`: a row at node i goes on to `i + step` if its value is not at most the threshold,
+else to the node before that. A leaf has step 0 and no threshold (NaN), so that a row stays there: a level of a tree
+costs the same few instructions whatever happens, without a branch to be mispredicted, and eight trees advance at once
+while their nodes come from memory.
+
+All kernels live in this one file because numba's cache on disk notices a change of a kernel's own file only.
+"""
+
+# mypy: allow-untyped-defs, disable-error-code="call-arg"
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+NODE = np.dtype([("threshold", "f8"), ("column", "i4"), ("step", "i4")])
+
+FLOAT32, NO_INFINITY, NO_NAN, FLUSH, NEGATIVE_IS_LEFT = 1, 2, 4, 8, 16
+"""Rules by which a library reads a row: see `Trees.rules`."""
+
+LANES = 16
+"""Rows that the bit vectors advance together."""
+
+_TINY = float(np.float32(1e-35))
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_NAN = math.nan
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on the first call; the machine code is kept on disk where any cache folder is writable."""
+    try:
+        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # a read-only installation and no home: compile anew in each process
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+@kernel
+def _read(row, given, rules, zero_is_missing, set_features, set_starts, set_words):
+    """Fill a row's columns, twice: where a missing value is NaN (goes right), and minus infinity (goes left).
+
+    Returns whether the library would take the row.
+    """
+    count = len(given)
+    columns = count + len(set_features)
+    for f in range(count):
+        value = given[f]
+        if rules & FLOAT32:
+            value = np.float64(np.float32(value))
+        if (rules & NO_INFINITY and math.isinf(value)) or (rules & NO_NAN and math.isnan(value)):
+            return False
+        if rules & FLUSH and abs(value) <= _TINY:
+            value = 0.0
+        if zero_is_missing[f] and value == 0.0:
+            value = _NAN
+        row[f] = value
+    for s in range(len(set_features)):
+        row[count + s] = _side(row[set_features[s]], rules, set_words[set_starts[s] : set_starts[s + 1]])
+    for c in range(columns):
+        row[columns + c] = -math.inf if math.isnan(row[c]) else row[c]
+    return True
+
+
+@kernel
+def _side(value, rules, words):
+    """Where a categorical split sends a value: 0 left, 1 right, NaN to the side of missing values."""
+    if math.isnan(value):
+        return _NAN
+    if rules & NEGATIVE_IS_LEFT:  # XGBoost: the set goes right, what is no category goes left
+        if value < 0.0 or value >= 16777216.0:
+            return 0.0
+    elif value <= -1.0 or value >= 2147483648.0:  # LightGBM: the set goes left; -0.5 is cut to 0
+        return 1.0
+    category = np.int64(value)
+    inside = category < 32 * len(words) and (words[category >> 5] >> np.uint32(category & 31)) & np.uint32(1)
+    return 1.0 if bool(inside) == bool(rules & NEGATIVE_IS_LEFT) else 0.0
+
+
+@kernel
+def _next(row, nodes, i):
+    node = nodes[i]
+    return i + np.int64(node.step) - np.int64(row[node.column] <= node.threshold)
+
+
+@kernel
+def _add(out, values, first, leaf):
+    for k in range(values.shape[1]):
+        out[first + k] += values[leaf, k]
+
+
+@kernel
+def walk(matrix, rules, zero_is_missing, set_features, set_starts, set_words, nodes, values, targets, start, out):
+    """Set `out` to `start` plus each tree's leaf, in the order of the trees; False if the library refuses a row."""
+    row = np.empty(2 * (matrix.shape[1] + len(set_features)))
+    trees = len(targets)
+    leaves = np.empty(trees, np.int64)
+    for r in range(len(matrix)):
+        if not _read(row, matrix[r], rules, zero_is_missing, set_features, set_starts, set_words):
+            return False
+        sums = out[r]
+        sums[:] = start
+        t = 0
+        while t + 8 <= trees:
+            a, b, c, d, e, f, g, h = t, t + 1, t + 2, t + 3, t + 4, t + 5, t + 6, t + 7
+            while True:
+                a0, b0, c0, d0, e0, f0, g0, h0 = a, b, c, d, e, f, g, h
+                a, b, c, d = _next(row, nodes, a), _next(row, nodes, b), _next(row, nodes, c), _next(row, nodes, d)
+                e, f, g, h = _next(row, nodes, e), _next(row, nodes, f), _next(row, nodes, g), _next(row, nodes, h)
+                moved = (a ^ a0) | (b ^ b0) | (c ^ c0) | (d ^ d0) | (e ^ e0) | (f ^ f0) | (g ^ g0) | (h ^ h0)
+                if moved == 0:
+                    break
+            leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3] = a, b, c, d
+            leaves[t + 4], leaves[t + 5], leaves[t + 6], leaves[t + 7] = e, f, g, h
+            t += 8
+        while t < trees:
+            a, a0 = t, -1
+            while a != a0:
+                a0, a = a, _next(row, nodes, a)
+            leaves[t] = a
+            t += 1
+        for t in range(trees):
+            _add(sums, values, targets[t], leaves[t])
+    return True
+
+
+@intrinsic
+def _lowest_bit(_, word):
+    def code(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, 0))
+
+    return types.uint64(word), code
+
+
+@intrinsic
+def _strike(_, bits, at, values, first, threshold, mask):
+    """Where a lane's value is not at most the threshold, `bits &= mask`; returns whether any lane's is not.
+
+    Written in LLVM's vectors because numba doesn't turn the loop over the lanes into them.
+    """
+
+    def code(context, builder, signature, arguments):
+        doubles, words = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(64), LANES)
+
+        def pointer(array: int, index: int, kind: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.bitcast(builder.gep(data, [arguments[index]]), kind.as_pointer())
+
+        def everywhere(value: Any, kind: Any) -> Any:
+            undefined = ir.Constant(kind, ir.Undefined)
+            one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+            places = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            return builder.shuffle_vector(one, undefined, places)
+
+        place = pointer(0, 1, words)
+        lanes = builder.load(pointer(2, 3, doubles), align=8)
+        above = builder.fcmp_unordered(">", lanes, everywhere(arguments[4], doubles))  # also where it is NaN
+        old = builder.load(place, align=8)
+        builder.store(builder.select(above, builder.and_(old, everywhere(arguments[5], words)), old), place, align=8)
+        flags = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(above, flags), ir.Constant(flags, 0))
+
+    return types.boolean(bits, types.int64, values, types.int64, types.float64, types.uint64), code
+
+
+@kernel
+def score(
+    matrix, rules, zero_is_missing, set_features, set_starts, set_words, column_starts, thresholds, trees, masks,
+    bases, values, targets, start, out,
+):  # fmt: skip
+    """The same as `walk`, by QuickScorer: all leaves that a false comparison rules out are struck off a bit vector.
+
+    Comparisons stand by column with rising thresholds, so that those after the first that is true are skipped.
+    """
+    columns = 2 * (matrix.shape[1] + len(set_features))
+    row, lanes = np.empty(columns), np.empty(columns * LANES)
+    bits = np.empty(len(bases) * LANES, np.uint64)
+    for begin in range(0, len(matrix), LANES):
+        count = min(LANES, len(matrix) - begin)
+        for lane in range(LANES):
+            given = matrix[begin + min(lane, count - 1)]
+            if not _read(row, given, rules, zero_is_missing, set_features, set_starts, set_words):
+                return False
+            for c in range(columns):
+                lanes[c * LANES + lane] = row[c]
+        bits[:] = _ALL
+        for c in range(columns):
+            for i in range(column_starts[c], column_starts[c + 1]):
+                if not _strike(bits, np.int64(trees[i]) * LANES, lanes, c * LANES, thresholds[i], masks[i]):
+                    break
+        out[begin : begin + count] = start
+        for t in range(len(bases)):
+            for lane in range(count):
+                leaf = bases[t] + np.int64(_lowest_bit(bits[t * LANES + lane]))
+                _add(out[begin + lane], values, targets[t], leaf)
+    return True
+
+
+@kernel
+def lightgbm_sigmoid(x, scale):
+    """`1 / (1 + exp(-scale * x))` in place."""
+    for r in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            x[r, k] = 1.0 / (1.0 + math.exp(-scale * x[r, k]))
+
+
+@kernel
+def lightgbm_softmax(x):
+    """Each row's softmax in place, summed in the order of the classes."""
+    for r in range(x.shape[0]):
+        top, total = x[r].max(), 0.0
+        for k in range(x.shape[1]):
+            x[r, k] = math.exp(x[r, k] - top)
+            total += x[r, k]
+        for k in range(x.shape[1]):
+            x[r, k] /= total
+
+
+@kernel
+def exponential(x):
+    """`exp(x)` in place, by the C library, in the array's own precision."""
+    for r in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            x[r, k] = math.exp(x[r, k])
+
+
+@kernel
+def softplus(x):
+    """`log1p(exp(x))` in place."""
+    for r in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            x[r, k] = math.log1p(math.exp(x[r, k]))
+
+
+@kernel
+def xgboost_sigmoid(x):
+    """The logistic function in place, of float32 values that are cut so that the exponential stays finite."""
+    for r in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            grown = math.exp(min(-x[r, k], np.float32(88.7)))
+            x[r, k] = np.float32(1.0) / (grown + np.float32(1.0) + np.float32(1e-16))
+
+
+@kernel
+def xgboost_softmax(x):
+    """Each row's softmax in place, of float32 values with a float64 sum."""
+    for r in range(x.shape[0]):
+        top, total = x[r].max(), 0.0
+        for k in range(x.shape[1]):
+            x[r, k] = math.exp(x[r, k] - top)
+            total += x[r, k]
+        for k in range(x.shape[1]):
+            x[r, k] /= np.float32(total)
+
+
+@kernel
+def xgboost_logit(p):
+    """The float32 margin of a float32 probability."""
+    return -math.log(np.float32(1.0) / p - np.float32(1.0))
+
+
+@kernel
+def xgboost_log(p):
+    """The float32 margin of a float32 mean."""
+    return math.log(p)
