@@ -9,7 +9,6 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from noria.core import NoriaError, RequestError, Schema
 from noria.core.bodies import decode
@@ -22,6 +21,7 @@ from noria.training.estimator import FILE, Estimator, output_types
 from noria.training.estimator import load as load_estimator
 from noria.training.fast import predictor_of
 from noria.training.inputs import Matrix, ModelInputs
+from noria.training.lookup import Lookup, attribute, plain
 from noria.training.tables import Table, check_names, checked_frame, convert_rows, length_of, plain_rows, stays_columns
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ class TabularServable:
         self.version = version.version
         self._example = version.signature.example
         self._inputs = inputs
-        self._reader = reader
         self._entities = entities
         self._columns = columns
         self._on_demand = on_demand
+        self._lookup: Lookup | None = None
+        if reader is not None or on_demand:
+            self._lookup = Lookup(reader, columns, on_demand, inputs.schema.names)
         self.inputs = inputs.schema
         self.outputs = output_types(estimator)
         self.lookup = self._lookup_schema() if self._looks_up else None
@@ -124,7 +126,7 @@ class TabularServable:
         """The first key of each row: who the rows are about, where features are looked up."""
         if isinstance(request, Table) or request.instances is not None or not self._entities:
             return ()
-        key = _attribute(next(iter(self._entities)))
+        key = attribute(next(iter(self._entities)))
         return [str(getattr(entity, key)) for entity in request.entities]
 
     def part(self, operation: str, request: Any, places: Sequence[int]) -> Any:
@@ -169,53 +171,47 @@ class TabularServable:
 
     def _matrix(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> tuple[Matrix, list[int]]:
         """The rows of all requests, and where each request's end."""
+        if len(requests) == 1 and isinstance(requests[0], Table):
+            return self._inputs.matrix(requests[0].frame), [len(requests[0])]
+        asked = [place for place, request in enumerate(requests) if getattr(request, "entities", None) is not None]
+        looked_up: list[tuple[Any, ...]] = []
+        if asked and self._lookup is not None:
+            entities = [requests[place].entities for place in asked]
+            looked_up = self._lookup.rows(entities, [reads[place] for place in asked])
         rows: list[tuple[Any, ...]] = []
         parts: list[Matrix] = []
-        ends, before = [], 0
-        for request, read in zip(requests, reads, strict=True):
+        ends, before, taken = [], 0, 0
+        for request in requests:
             if isinstance(request, Table):
-                parts += [self._inputs.matrix_of_rows(rows)] if rows else []
-                parts.append(self._inputs.matrix(request.frame))
+                parts += [*self._made(rows), self._inputs.matrix(request.frame)]
                 before, rows = before + len(rows) + len(request), []
             elif request.instances is not None:
-                rows += map(self._values, request.instances)
+                rows += map(msgspec.structs.astuple, request.instances)
             else:
-                rows += self._look_up(request.entities, read)
+                rows += looked_up[taken : taken + len(request.entities)]
+                taken += len(request.entities)
             ends.append(before + len(rows))
-        parts += [self._inputs.matrix_of_rows(rows)] if rows else []
+        parts += self._made(rows)
         return parts[0] if len(parts) == 1 else np.concatenate(parts), ends
+
+    def _made(self, rows: list[tuple[Any, ...]]) -> list[Matrix]:
+        """The matrix of rows, if there are any."""
+        if not rows:
+            return []
+        if self._has_uuids:
+            rows = [tuple(map(plain, row)) for row in rows]
+        return [self._inputs.matrix_of_rows(rows)]
 
     @property
     def _looks_up(self) -> bool:
-        return self._reader is not None or bool(self._on_demand)
+        return self._lookup is not None
 
-    def _values(self, row: Any) -> tuple[Any, ...]:
-        values = msgspec.structs.astuple(row)
-        return tuple(map(_plain, values)) if self._has_uuids else values
-
-    def _look_up(self, entities: Sequence[Any], reads: list[Read] | None) -> list[tuple[Any, ...]]:
-        """Rows in the order of the inputs: the request's own columns, the groups' features, what is computed."""
-        values: dict[str, list[Any]] = {}
-        if self._reader is not None:
-            for spec in self._reader.specs:
-                parts = [[getattr(entity, _attribute(key)) for entity in entities] for key in spec.keys]
-                ids = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
-                found = self._reader.read(spec.group, ids)
-                values |= found.columns
-                if reads is not None:
-                    reads.append(Read(spec, ids, found))
-        for name in self._columns:
-            values[name] = [_plain(getattr(entity, _attribute(name))) for entity in entities]
-        for part in self._on_demand:
-            given = {one.name: [getattr(entity, _attribute(one.name)) for entity in entities] for one in part.inputs}
-            values |= part.compute({**values, **given})
-        return list(zip(*(values[name] for name in self._inputs.schema.names), strict=True))
-
-    def _known_rows(self) -> NDArray[np.float64] | None:
+    def _known_rows(self) -> Matrix | None:
+        """The registered example, by which the predictor is checked too."""
         if not self._example or "instances" not in self._example:
             return None
         request = self.decode("predict", msgspec.json.encode(self._example))
-        return self._inputs.matrix_of_rows([self._values(row) for row in request.instances])
+        return self._made([msgspec.structs.astuple(row) for row in request.instances])[0]
 
     def warm_up(self) -> None:
         if self._example:
@@ -231,15 +227,6 @@ class TabularServable:
         """Nothing to let go."""
 
 
-def _attribute(name: str) -> str:
-    # Inputs are named `group.feature`, or whatever a column is called; Python attributes can't be.
-    return "f_" + name.encode().hex()
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, UUID) else value  # to a model a UUID is text
-
-
 def _rows_of(row: Any) -> Any:
     return Annotated[list[row], msgspec.Meta(min_length=1, max_length=MAX_ROWS)] | None
 
@@ -251,9 +238,9 @@ def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:
         if field.dtype in _RANGES or (field.dtype == "timestamp" and field.unit != "iso"):
             bits = _RANGES.get(field.dtype, 63)
             kind = Annotated[int, msgspec.Meta(ge=-(2**bits), le=2**bits - 1)]
-        name = _attribute(field.name)
+        name = attribute(field.name)
         fields.append((name, kind | None, None) if field.nullable else (name, kind))
-    names = {_attribute(name): name for name in specs}
+    names = {attribute(name): name for name in specs}
     # Keyword-only, so that a field that may be missing can stand before one that may not: the order is the schema's.
     return msgspec.defstruct(title, fields, rename=names, forbid_unknown_fields=True, kw_only=True)
 
