@@ -14,7 +14,7 @@ from noria.monitoring.evidence import Evidence, gather
 from noria.monitoring.judge import Comparison, Verdict, judge, shown
 from noria.monitoring.rewards import rewards
 from noria.monitoring.rollout import ENOUGH
-from noria.registry import Deployment
+from noria.registry import Deployment, ModelRegistry
 from noria.storage import Workspace
 
 
@@ -23,11 +23,13 @@ class Report:
     """A deployment with what is known of it.
 
     Attributes:
+        champion: the version that is the champion now.
         rewards: by variant; empty while there are none.
         note: why the rewards couldn't be looked up.
     """
 
     deployment: Deployment
+    champion: int
     evidence: Evidence
     rewards: dict[str, Moments]
     verdicts: list[Verdict]
@@ -38,7 +40,8 @@ class Report:
         return {
             **self.deployment.to_dict(),
             "label": self.deployment.label,
-            "servers": list(self.evidence.servers),
+            "champion": self.champion,
+            "servers": self.evidence.servers,
             "failed": self.evidence.failed,
             "since": self.evidence.since,
             "counted": {"step": self.evidence.step, "total": self.evidence.totals},
@@ -58,7 +61,8 @@ def report(workspace: Workspace, deployment: Deployment) -> Report:
             found = rewards(workspace, deployment, deployment.judging.reward, evidence.since, now)
         except NoriaError as error:
             note = error.message
-    return Report(deployment, evidence, found, judge(deployment, evidence, found), note)
+    champion = ModelRegistry.of(workspace).get(deployment.model).version
+    return Report(deployment, champion, evidence, found, judge(deployment, evidence, found), note)
 
 
 def told(report: Report) -> Iterator[str]:
@@ -79,11 +83,19 @@ def told(report: Report) -> Iterator[str]:
             between = " to ".join(f"{end * 100:.4g}%" for end in (verdict.agreement.lower, verdict.agreement.upper))
             yield f"{verdict.variant.name}: {verdict.agreed * 100:.4g}% of its answers agree ({between})"
         yield f"{verdict.variant.name} {verdict.variant.version}: {_in_words(verdict)}"
+    if not deployment.over and report.champion not in deployment.versions:
+        yield f"version {report.champion} has become the champion meanwhile; it answers nobody until this is over"
+    better = [one.variant.name for one in report.verdicts if one.finding == "better"]
+    if deployment.kind == "ab" and better and not deployment.over:
+        yield f"to end it: noria deployment finish {deployment.model} --winner {better[0]}"
     if report.note:
         yield f"the rewards can't be looked up: {report.note}"
     for name, problem in report.evidence.failed.items():
         yield f"{name} can't be loaded everywhere: {problem}"
-    servers = report.evidence.servers
+    step = deployment.step
+    servers = [
+        name if at == step else f"{name} (still at step {at + 1})" for name, at in report.evidence.servers.items()
+    ]
     yield (
         f"servers that follow: {', '.join(servers)}" if servers else "no server follows yet: is `noria serve` running?"
     )

@@ -24,7 +24,14 @@ from noria.core.errors import (
 from noria.core.lock import exclusive
 from noria.core.progress import NoProgress, Progress, task
 from noria.core.schema import Field, Schema, Timestamp
-from noria.core.settings import PredictionSettings, RunSettings, ServeSettings, Settings, StorageSettings
+from noria.core.settings import (
+    PredictionSettings,
+    RunSettings,
+    ServeSettings,
+    Settings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from noria.core.time import Clock, SystemClock, duration, to_iso
 from noria.core.uuids import uuid_bytes, uuid_text
 
@@ -54,6 +61,7 @@ __all__ = [
     "StorageError",
     "StorageSettings",
     "SystemClock",
+    "TelemetrySettings",
     "Timestamp",
     "allowed",
     "check_name",

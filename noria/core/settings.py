@@ -7,6 +7,7 @@ table `[serve]` is overridden by the variable `NORIA_SERVE_PORT`.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,8 @@ from typing import Any
 from noria.core.errors import ConfigError, allowed
 
 FILE_NAME = "noria.toml"
+
+_HTTP = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ class PredictionSettings:
 
 
 @dataclass(frozen=True)
+class TelemetrySettings:
+    """Where traces of requests go."""
+
+    otlp: str = field(default="", repr=False)  # it may have a password
+    """The URL of an OpenTelemetry collector, such as `http://127.0.0.1:4318`; without one nothing is traced."""
+    trace_share: float = 0.0
+    """The share of the requests that are traced, from 0 to 1, of those whose caller says nothing of tracing."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """How `noria run` works."""
 
@@ -93,6 +106,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
     predictions: PredictionSettings = field(default_factory=PredictionSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     run: RunSettings = field(default_factory=RunSettings)
 
     @property
@@ -138,6 +152,7 @@ _TABLES: dict[str, type] = {
     "storage": StorageSettings,
     "serve": ServeSettings,
     "predictions": PredictionSettings,
+    "telemetry": TelemetrySettings,
     "run": RunSettings,
 }
 
@@ -161,12 +176,13 @@ def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
                 f"unknown setting {name!r} in {where}", hint=allowed([*_TABLES, "compute"], name), field=name
             )
     settings = Settings(root, **parts)
-    share = settings.predictions.log_share
-    if not 0 <= share <= 1:
+    _check_share("predictions.log_share", settings.predictions.log_share, where)
+    _check_share("telemetry.trace_share", settings.telemetry.trace_share, where)
+    if settings.telemetry.otlp and not _HTTP.fullmatch(settings.telemetry.otlp):
         raise ConfigError(
-            f"predictions.log_share in {where} is {share}",
-            hint="it is a share: from 0 (off) to 1 (every request)",
-            field="predictions.log_share",
+            f"telemetry.otlp in {where} is no URL of a collector",
+            hint="it speaks OTLP over HTTP: http://HOST:4318 or https://HOST:PORT",
+            field="telemetry.otlp",
         )
     if settings.serve.tls not in ("here", "elsewhere"):
         raise ConfigError(
@@ -181,6 +197,15 @@ def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
             field="compute",
         )
     return settings
+
+
+def _check_share(name: str, share: float, where: str) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(
+            f"{name} in {where} is {share}",
+            hint="it is a share: from 0 (off) to 1 (every request)",
+            field=name,
+        )
 
 
 def _table(table: str, values: Any, where: str) -> Any:

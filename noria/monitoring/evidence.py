@@ -28,8 +28,8 @@ class Evidence:
         totals: since the deployment began, by the variant's name.
         step: since the present step began.
         since: when that was, microseconds.
-        begun: whether it is known what servers had counted by then.
-        servers: who has counted.
+        begun: whether it is known what servers had counted by then; where it isn't, nothing of the step is.
+        servers: who has counted, and the step that each follows.
         failed: why servers couldn't load a variant, by its name.
     """
 
@@ -37,7 +37,7 @@ class Evidence:
     step: dict[str, Tally]
     since: int
     begun: bool = True
-    servers: tuple[str, ...] = ()
+    servers: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def of(self, variant: str) -> Tally:
@@ -49,20 +49,22 @@ def gather(records: Records, deployment: Deployment) -> Evidence:
     """Read what the servers have written."""
     prefix = tally_key(deployment.model, deployment.number)
     totals: dict[str, Tally] = {}
-    servers, failed = [], {}
+    servers: dict[str, int] = {}
+    failed: dict[str, str] = {}
     for record in records.list(TALLIES, prefix):
-        servers.append(record.key.removeprefix(prefix))
+        servers[record.key.removeprefix(prefix)] = record.data.get("step", 0)
         for name, tally in tallies_of(record.data).items():
             totals[name] = totals.get(name, Tally()) + tally
-        failed.update(record.data.get("failed", {}))
+        failed.update(record.data.get("errors", {}))
     if deployment.step == 0:
-        return Evidence(totals, totals, deployment.started, True, tuple(servers), failed)
+        return Evidence(totals, totals, deployment.started, True, servers, failed)
     begun = records.get(STEPS, _key(deployment))
-    if begun is None:
-        return Evidence(totals, {}, deployment.stepped, False, tuple(servers), failed)
-    before = tallies_of(begun.data)
+    before = {} if begun is None else tallies_of(begun.data)
     step = {name: tally - before.get(name, Tally()) for name, tally in totals.items()}
-    return Evidence(totals, step, begun.data["at"], True, tuple(servers), failed)
+    if begun is None or any(tally.requests < tally.errors or tally.errors < 0 for tally in step.values()):
+        # Nobody kept how it began, or a server has forgotten what it had counted by then: the step begins anew.
+        return Evidence(totals, {}, deployment.stepped, False, servers, failed)
+    return Evidence(totals, step, begun.data["at"], True, servers, failed)
 
 
 def begin_step(records: Records, deployment: Deployment, totals: dict[str, Tally], now: int) -> None:

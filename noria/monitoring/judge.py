@@ -21,7 +21,7 @@ from noria.monitoring.clusters import effective_errors, effective_logarithms
 from noria.monitoring.confidence import NOTHING, Interval, Moments, mean_difference, rate, rate_difference
 from noria.monitoring.evidence import Evidence
 from noria.registry import Deployment, Judging, Variant
-from noria.serving.exposures import Tally
+from noria.serving.exposures import Tally, twin
 
 Finding = Literal["worse", "better", "open"]
 Question = Literal["errors", "latency", "reward"]
@@ -115,7 +115,12 @@ def judge(deployment: Deployment, evidence: Evidence, rewards: Mapping[str, Mome
     verdicts = []
     for variant in deployment.tried:
         tally = evidence.of(variant.name)
-        found = [errors(tally, control, deployment.judging, alpha), latency(tally, control, deployment.judging, alpha)]
+        # As many requests, answered in as small batches: the control's others are answered many together.
+        like = evidence.of(twin(variant.name))
+        found = [
+            errors(tally, control, deployment.judging, alpha),
+            latency(tally, like if like.requests else control, deployment.judging, alpha),
+        ]
         if _has_reward(deployment, variant):
             seen = rewards or {}
             both = seen.get(variant.name), seen.get(deployment.control.name)

@@ -3,11 +3,12 @@
 What is compared is the mean reward of an answer (by `id`) or of an entity (by a column), and it has to come from
 independent observations, or a difference is found where there is none. One person's answers are not independent. So:
 
-- An observation is an entity; where a request named nobody, the request.
+- An observation is an entity; by `id`, where a request named nobody, the request.
 - By a column, an entity's reward is what its events bring from the first answer that it got until `within` later.
 - By `id`, its answers are those that it got within `within` of its first one, and each has the events that name its id
   and come within `within` of it. The mean is all rewards over all answers, and its variance that of a ratio of two sums
-  over entities (the delta method), so that one person with many answers counts as one.
+  over entities (the delta method), so that one person with many answers counts as one. An id that several answers
+  have, as those to one request about several entities, is left out: its events could be anybody's.
 - An observation counts when it is complete: when all of its windows are over, and the table of events has reached their
   end, that is, has a newer event. Young ones would count with less than they bring. They would do so in all variants,
   but not for the same time, since a share may have been changed; and a table that is loaded once a day has nothing of
@@ -75,10 +76,16 @@ def rewards(workspace: Workspace, deployment: Deployment, reward: Reward, since:
 
 
 def read_exposures(folder: Path, deployment: Deployment, since: int) -> pl.DataFrame:
-    """A deployment's exposures from an instant on: id, at, variant, entity (empty where nobody was named)."""
+    """A deployment's exposures from an instant on: id, at, variant, entity (empty where nobody was named).
+
+    Who is nobody in particular goes by the request's id.
+    """
     mine = (pl.col("model") == deployment.model) & (pl.col("number") == deployment.number) & (pl.col("at") >= since)
+    nobody = pl.col("entity").is_null() | (pl.col("entity") == pl.col("id"))
     frames = [
-        _lines(file).filter(mine).select("id", "at", "variant", pl.col("entity").fill_null(""))
+        _lines(file)
+        .filter(mine)
+        .select("id", "at", "variant", entity=pl.when(nobody).then(pl.lit("")).otherwise("entity"))
         for file in segments(folder)
     ]
     empty = pl.DataFrame(schema={name: _LINE[name] for name in ("id", "at", "variant", "entity")})
@@ -161,7 +168,7 @@ def moments(exposures: pl.DataFrame, events: pl.LazyFrame, reward: Reward, until
     answers = exposures.lazy().with_columns(unit=pl.col("entity"))
     if by_id:
         unit = pl.when(pl.col("entity") == "").then("id").otherwise("entity")
-        answers = answers.sort("at").unique("id", keep="first").with_columns(unit=unit)
+        answers = answers.filter(pl.len().over("id") == 1).with_columns(unit=unit)
     else:
         answers = answers.filter(pl.col("entity") != "")
     first = answers.group_by("unit").agg(first=pl.col("at").min(), variant=pl.col("variant").sort_by("at").first())

@@ -68,7 +68,7 @@ class Rollout:
 
     def _tend(self, deployment: Deployment, now: int) -> list[Done]:
         evidence = gather(self.workspace.records, deployment)
-        if not evidence.begun:  # someone else has taken the step, and kept nothing of how it began
+        if not evidence.begun:
             begin_step(self.workspace.records, deployment, evidence.totals, now)
         done: list[Done] = []
         try:

@@ -149,6 +149,26 @@ class Deployment:
                 return variant
         return self.control
 
+    def twin_of(self, entity: str) -> str:
+        """The tried variant for whose sake the control answers an entity by itself; none for most entities.
+
+        The more requests a variant has, the more of them are answered together, so a canary's latency can't be compared
+        with that of all others. Each tried variant has a twin: as many entities, whose requests the control answers
+        apart from its others. They follow the tried variants on [0, 1), as far as there is room.
+
+        >>> trial = Deployment("late", 1, "canary", (Variant("canary", 4, 0.3), Variant("champion", 3, 0.7)), 0)
+        >>> [trial.twin_of(user) for user in ("ann", "bob", "eve")]
+        ['', 'canary', '']
+        """
+        at = place(self.label, entity) - sum(variant.share for variant in self.variants[:-1])
+        if at < 0:
+            return ""
+        for variant in self.variants[:-1]:
+            at -= variant.share
+            if at < 0:
+                return variant.name
+        return ""
+
     def with_share(self, share: float) -> Deployment:
         """The same canary with another share."""
         canary, control = self.variants

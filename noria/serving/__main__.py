@@ -33,7 +33,7 @@ from noria.serving.prediction_files import Segments
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.server import Limits, ModelServer
 from noria.storage import Workspace, open_records
-from noria.telemetry import MetricsCollector, MLLogger
+from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 
 if TYPE_CHECKING:
     from noria.serving.grpc_door import GrpcDoor
@@ -72,6 +72,7 @@ def _serve(options: argparse.Namespace) -> int:
         writer = f"server-{options.replica}"
         predictions = PredictionLog.of(settings, writer, metrics, workspace.clock)
         exposures = _exposures(settings, writer, metrics, workspace)
+        tracer = RequestTracer.of(settings, writer, metrics, logger)
         server = ModelServer(
             servables,
             metrics=metrics,
@@ -83,6 +84,7 @@ def _serve(options: argparse.Namespace) -> int:
             predictions=predictions,
             expose=exposures.put,
             access_log=settings.serve.access_log,
+            tracer=tracer,
             grpc=None if options.grpc_port is None else _grpc_door(options.host, options.grpc_port),
         )
         gc.collect()
@@ -94,6 +96,8 @@ def _serve(options: argparse.Namespace) -> int:
         exposures.close()
         if predictions is not None:
             predictions.close()
+        if tracer is not None:
+            tracer.close()
     logger.close()
     return 0
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from random import Random
 from typing import Any
 
 import msgspec
@@ -49,6 +50,7 @@ class Batches:
         logger: MLLogger | None,
         predictions: PredictionLog | None = None,
         max_wait: float = 1.0,
+        random: Random | None = None,
     ) -> None:
         self._metrics = metrics
         self._replies = replies
@@ -56,7 +58,8 @@ class Batches:
         self._predictions = predictions
         self._max_wait = max_wait
         self._encode = msgspec.json.Encoder().encode
-        self._lanes: dict[tuple[int, str], Lane] = {}
+        self._lanes: dict[tuple[int, str, str], Lane] = {}
+        self._random = random or Random()
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "noria-batch")
         self._scheduled = self._sweeping = False
         self._until_log = 1
@@ -81,10 +84,11 @@ class Batches:
         Raises:
             OverloadedError: its turn would come too late.
         """
-        lane = self._lanes.get((id(servable), operation))
+        lane = self._lanes.get((id(servable), operation, exchange.twin))
         if lane is None or lane.servable is not servable:
-            lane = self._lane(servable, operation)
+            lane = self._lane(servable, operation, exchange.twin)
         lane.aside = aside
+        exchange.servable = servable
         lane.add(exchange, request, self._max_wait, INLINE_SECONDS)
         if not self._scheduled:
             self._scheduled = True
@@ -93,9 +97,11 @@ class Batches:
     def answer_all(self) -> None:
         """Answer every open batch, or have a thread do it."""
         self._scheduled = False
-        for lane in list(self._lanes.values()):
-            if lane.exchanges and not lane.busy_until:
-                self._turn(lane)
+        open_lanes = [lane for lane in self._lanes.values() if lane.exchanges and not lane.busy_until]
+        if len(open_lanes) > 1:  # whoever comes first is faster: no variant of a deployment always does
+            self._random.shuffle(open_lanes)
+        for lane in open_lanes:
+            self._turn(lane)
 
     def retire(self, servable: Servable) -> None:
         """Answer what has come in for a servable, then close it."""
@@ -108,10 +114,12 @@ class Batches:
         """Let the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _lane(self, servable: Servable, operation: str) -> Lane:
-        lane = self._lanes.get((id(servable), operation))
+    def _lane(self, servable: Servable, operation: str, twin: str = "") -> Lane:
+        lane = self._lanes.get((id(servable), operation, twin))
         if lane is None or lane.servable is not servable:
-            lane = self._lanes[id(servable), operation] = Lane(servable, operation, self._metrics)
+            lane = self._lanes[id(servable), operation, twin] = Lane(servable, operation, self._metrics)
+            if twin:
+                lane.cost = self._lane(servable, operation).cost
         return lane
 
     def _turn(self, lane: Lane) -> None:

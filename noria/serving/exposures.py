@@ -14,7 +14,11 @@ from zlib import crc32
 import msgspec
 
 TALLIES = "tallies"
-"""The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`."""
+"""The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`.
+
+A document has `variants`, a `Tally` by name; `errors`, why this server can't load a variant, by name; and `step`, the
+one that it follows. A process that starts anew takes another name for itself, since totals only grow.
+"""
 FOLDER = "exposures"
 """Where the files with exposures are, in the project's state directory."""
 
@@ -107,6 +111,11 @@ class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     variant: str
     entity: str = ""
+
+
+def twin(variant: str) -> str:
+    """Under which name a variant's twin is counted (`Deployment.twin_of`); its requests are the control's as well."""
+    return f"{variant}~twin"
 
 
 def tally_key(model: str, number: int, server: str = "") -> str:

@@ -161,7 +161,7 @@ class Follower:
 
 
 def _document(trial: Trial) -> dict[str, Any]:
-    return {"variants": msgspec.to_builtins(trial.tallies), "errors": trial.errors, "step": trial.deployment.step}
+    return {"variants": msgspec.to_builtins(trial.tallies), "failed": trial.errors, "step": trial.deployment.step}
 
 
 def check_understands(fresh: Servable, present: Servable) -> None:

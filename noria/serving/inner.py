@@ -23,6 +23,7 @@ class Inner(Exchange):
         super().__init__(asker._protocol, asker.method, asker.path, asker.headers)
         self.body, self.make, self.request_id = asker.body, asker.make, asker.request_id
         self.deadline, self.explain, self.route = asker.deadline, asker.explain, asker.route
+        self.entity = asker.entity
         self.asker, self.tell, self.made = asker, tell, None
         self.write = self._keep
 

@@ -75,18 +75,24 @@ class Exchange:
         deadline: on the clock of `started`; nobody waits for an answer after it.
         make, write: how another protocol's body becomes a servable's request, and its answer a body (see `Door`).
         explain: how another protocol tells an error.
+        servable: who was asked, if a model was.
         trial, variant: the deployment that it takes part in, and who answers.
+        twin: the variant for whose sake the control answers it apart from its other requests.
+        entity: for whom it is, where a deployment has to know.
     """
 
     # Not __slots__: a request sets few of these, and what it doesn't set costs it nothing.
     answer: bytes | None = None
     body = b""
     deadline = math.inf
+    entity = ""
     explain: Explain | None = None
     keep_alive = True
     make: Callable[[Any], Any] | None = None
     route = "other"
+    servable: Any = None
     trial: Any = None
+    twin = ""
     variant = ""
     write: Write | None = None
     counts = True
@@ -256,7 +262,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         name = _LOWER.get(name) or name.lower()
         if name in _KEPT:
-            self._headers[name] = value
+            # Of several, no traceparent counts (W3C Trace Context).
+            self._headers[name] = b"" if name == b"traceparent" and name in self._headers else value
         elif name == b"content-length":
             if int(value) > self._limits.max_body_bytes:
                 raise self._too_large()

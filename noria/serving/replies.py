@@ -9,7 +9,7 @@ import msgspec
 
 from noria.core import NoriaError, RequestError
 from noria.serving.protocol import Exchange, Reply
-from noria.telemetry import MetricsCollector, MLLogger
+from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.metrics import SECONDS_BUCKETS, Counter, Histogram
 
 PROBLEM = b"application/problem+json"
@@ -30,12 +30,21 @@ class Replies:
         metrics: where they are counted.
         logger: where errors are logged, and every request if `access_log`.
         access_log: whether to log every request; it costs a third of the requests a second.
+        tracer: makes spans of them.
     """
 
-    def __init__(self, metrics: MetricsCollector, logger: MLLogger | None, *, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        metrics: MetricsCollector,
+        logger: MLLogger | None,
+        *,
+        access_log: bool = False,
+        tracer: RequestTracer | None = None,
+    ) -> None:
         self._metrics = metrics
         self._logger = logger
         self._access_log = logger if access_log else None
+        self._tracer = tracer
         self._counted: dict[tuple[bytes, str, int], tuple[Counter, Histogram]] = {}
 
     def send(self, exchange: Exchange, status: int, reply: Reply) -> None:
@@ -44,6 +53,8 @@ class Replies:
             if exchange.counts:
                 self._count(exchange, status)
             exchange.respond(status, *reply)
+            if self._tracer is not None and exchange.counts:
+                self._tracer.record(exchange, status)
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
         """Answer with an error; one that isn't the user's is logged with its traceback and told without details."""

@@ -35,7 +35,7 @@ from noria.serving.scopes import scope_of
 from noria.serving.servable import Divisible, Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
-from noria.telemetry import MetricsCollector, MLLogger
+from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class ModelServer:
         predictions: where a sample of the predictions is recorded.
         expose: takes who was answered by which variant of a deployment with a reward.
         access_log: whether to log every request.
+        tracer: makes spans of requests.
         grpc: where the Open Inference Protocol is spoken over gRPC; `noria.serving.grpc_door` needs the extra `grpc`.
     """
 
@@ -82,6 +83,7 @@ class ModelServer:
         predictions: PredictionLog | None = None,
         expose: Callable[[Exposure], None] | None = None,
         access_log: bool = False,
+        tracer: RequestTracer | None = None,
         grpc: GrpcDoor | None = None,
     ) -> None:
         names = [servable.model for servable in servables]
@@ -113,7 +115,7 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request_prefix = secrets.token_hex(4).encode()
         self._requests = 0
-        self._replies = Replies(self._metrics, logger, access_log=access_log)
+        self._replies = Replies(self._metrics, logger, access_log=access_log, tracer=tracer)
         self._batches = Batches(self._metrics, self._replies, logger, predictions, self.limits.max_wait_seconds)
         self._models = {s.model: Served(s.model, {s.version: s}, s.version) for s in servables}
         self._route()
@@ -261,17 +263,19 @@ class ModelServer:
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
             target = self._operations.get(exchange.path)
-            if target is not None and exchange.method == b"POST":
+            if target is not None:
                 exchange.route, model, operation, version = target
+            if target is not None and exchange.method == b"POST":
                 self._keys.check(exchange, "predict")
                 if not speak_arrow(exchange):
                     check_body(exchange)
                 self.ask(exchange, model, operation, version)
                 return
-            foreign = self._foreign_door(exchange)
+            door, foreign = self._doors.get(exchange.path), self._foreign_door(exchange)
+            if door is not None:
+                exchange.route, accept = door
             self._keys.check(exchange, scope_of(exchange.path))
-            if exchange.path in self._doors:
-                exchange.route, accept = self._doors[exchange.path]
+            if door is not None:
                 if exchange.method != b"POST":
                     raise MethodNotAllowedError(exchange.method, "POST")
                 check_body(exchange)
@@ -353,11 +357,11 @@ class ModelServer:
             return
         control = cast(Divisible, trial.control)
         whole = Whole(exchange, control, operation, len(rows), self._replies.send, self._batches.encode)
-        for variant, places in rows.items():
+        for assigned, places in rows.items():
             part = Part(exchange, operation, places, whole.tell)
             try:
                 mine = control.part(operation, request, places)
-                servable, mine = trial.choose(part, variant, operation, mine)
+                servable, mine = trial.choose(part, assigned, operation, mine)
                 self._batches.add(part, servable, operation, mine)
             except Exception as error:
                 self._replies.fail(part, error)

@@ -11,7 +11,7 @@ import msgspec
 
 from noria.core import SystemClock
 from noria.registry import Deployment, Variant
-from noria.serving.exposures import Exposure, Tally
+from noria.serving.exposures import Exposure, Tally, twin
 from noria.serving.inner import Inner
 from noria.serving.protocol import Exchange, Reply
 from noria.serving.servable import Servable
@@ -20,6 +20,9 @@ MAX_ENTITIES = 200_000
 """Entities whose first exposure is remembered; then the memory begins anew, and some are written down twice."""
 MAX_SHADOWED = 256
 """Requests that may wait for a shadow's answer; more are not compared."""
+
+Assigned = tuple[Variant, str]
+"""Who has to answer, and the variant whose twin it is in doing so."""
 
 _CLOSE = 0.01
 
@@ -50,12 +53,15 @@ class Trial:
         self._expose = expose
         self._ask_aside = shadow
         self._now = now or SystemClock().now
+        self.deployment = deployment
         self._seen: set[str] = set()
         self._shadowed = 0
         self.update(deployment, servables)
 
     def update(self, deployment: Deployment, servables: Mapping[int, Servable]) -> None:
-        """Take over a deployment's next state: its totals go on."""
+        """Take over a deployment's next state: its totals go on, and each entity is exposed anew by a new step."""
+        if self._seen and deployment.step != self.deployment.step:
+            self._seen.clear()
         self.deployment = deployment
         self._servables = servables
         self.control = servables[deployment.control.version]
@@ -64,8 +70,8 @@ class Trial:
         self._exposes = reward is not None and self._expose is not None
         self._once = reward is not None and reward.by != "id"
 
-    def divide(self, exchange: Exchange, operation: str, request: Any) -> dict[Variant, list[int]]:
-        """The rows that each variant has to answer; a request that can't be divided is its first entity's.
+    def divide(self, exchange: Exchange, operation: str, request: Any) -> dict[Assigned, list[int]]:
+        """The rows of each variant, or of its twin; a request that can't be divided is its first entity's.
 
         Whose request it is says its header `X-Entity-Id`, or the servable finds it in the request. One that names
         nobody is assigned by its id.
@@ -76,29 +82,32 @@ class Trial:
             entities: Sequence[str] = (given.decode("utf-8", "replace"),)
         else:
             entities = () if find is None else find(operation, request)
-        if not entities:
+        named = bool(entities)
+        if not named:
             entities = (exchange.request_id.decode(),)
         elif not hasattr(self.control, "part"):
             entities = entities[:1]
-        found: dict[Variant, list[int]] = {}
+        exchange.entity = entities[0] if named else ""
+        found: dict[Assigned, list[int]] = {}
         for row, entity in enumerate(entities):
-            variant = self.deployment.variant_of(entity)
+            variant, mirrored = self.deployment.variant_of(entity), self.deployment.twin_of(entity)
             if variant.version not in self._servables:
                 variant = self._missing
             elif self._exposes and not (self._once and self._is_known(entity)):
                 self._write(exchange, variant, entity)
-            found.setdefault(variant, []).append(row)
+            found.setdefault((variant, mirrored), []).append(row)
         return found
 
-    def choose(self, exchange: Exchange, variant: Variant, operation: str, request: Any) -> tuple[Servable, Any]:
+    def choose(self, exchange: Exchange, assigned: Assigned, operation: str, request: Any) -> tuple[Servable, Any]:
         """Who answers for a variant; and the request, which was made for the control, as that one understands it.
 
         Raises:
             RequestError: the variant doesn't understand it.
         """
+        variant, mirrored = assigned
         if variant is self._missing:
             return self.control, request
-        exchange.trial, exchange.variant = self, variant.name
+        exchange.trial, exchange.variant, exchange.twin = self, variant.name, mirrored
         servable = self._servables[variant.version]
         return servable, request if servable is self.control else self.request(exchange, servable, operation)
 
@@ -111,7 +120,10 @@ class Trial:
 
     def answered(self, exchange: Exchange, operation: str, answer: Any) -> None:
         """Count an answer, and have the shadow give its own."""
-        self._tally(exchange.variant).add(time.monotonic() - exchange.started)
+        seconds = time.monotonic() - exchange.started
+        self._tally(exchange.variant).add(seconds, entity=exchange.entity)
+        if exchange.twin:
+            self._tally(twin(exchange.twin)).add(seconds, entity=exchange.entity)
         version = self.deployment.shadow
         servable = None if version is None else self._servables.get(version)
         if servable is None or self._ask_aside is None or self._shadowed >= MAX_SHADOWED:
@@ -122,12 +134,12 @@ class Trial:
             self._ask_aside(copy, servable, operation, self.request(exchange, servable, operation))
             self._shadowed += 1
         except Exception:  # it doesn't understand the request, or has too much to do
-            self._tally("shadow").add(0.0, failed=True)
+            self._tally("shadow").add(0.0, failed=True, entity=exchange.entity)
 
     def failed(self, exchange: Exchange, error: Exception) -> Servable | None:
         """Count a failure; gives the control if it hasn't been asked yet."""
-        self._tally(exchange.variant).add(0.0, failed=True)
-        exchange.trial = None
+        self._tally(exchange.variant).add(0.0, failed=True, entity=exchange.entity)
+        exchange.trial, exchange.twin = None, ""
         if exchange.variant == self.deployment.control.name:
             return None
         exchange.variant = self.deployment.control.name
@@ -136,7 +148,7 @@ class Trial:
     def _compared(self, given: Any, shadow: Inner, status: int, reply: Reply) -> None:
         self._shadowed -= 1
         tally = self._tally("shadow")
-        tally.add(time.monotonic() - shadow.started, failed=status >= 500)
+        tally.add(time.monotonic() - shadow.started, failed=status >= 500, entity=shadow.asker.entity)
         if status < 400:
             tally.compare(agreed=agrees(given, shadow.made))
 

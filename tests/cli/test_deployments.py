@@ -109,6 +109,9 @@ def test_steps(call: Call, project: Path) -> None:
     assert "steps: 1%, 10%, 50%, 100%, each for 10m and 100 requests of the canary at least" in said
     assert "steps: 1% now, 10%, 50%, 100%; the next not before " in call("deployment", "show", "late")
     assert "and 100 more requests" in call("deployment", "show", "late")
+    with Workspace.open(Settings.load(project)) as workspace:
+        workspace.records.commit(Put(TALLIES, tally_key("late", 1, "old"), {"variants": {}, "step": 2}))
+    assert "old (still at step 3)" in call("deployment", "show", "late")
     assert "takes no further steps" in call("deployment", "pause", "late", "--why", "lunch")
     assert shown(call)["state"] == "paused"
     assert "goes on" in call("deployment", "resume", "late")
@@ -118,6 +121,7 @@ def test_steps(call: Call, project: Path) -> None:
         assert [done.action for done in tend(workspace, workspace.clock.now())] == ["abort"]
     told = call("deployment", "show", "late")
     assert "late/1  canary, aborted: canary 4: errors 10% instead of 0%" in told
+    assert "servers that follow: old (still at step 3), server-1" in told
     assert "noria rollout  abort canary" in call("audit", "late")
 
 
@@ -158,6 +162,19 @@ def test_an_experiment_with_rewards(call: Call, project: Path) -> None:
     assert shown(call)["rewards"] == {}  # the hour isn't over
     assert "say which has won" in call("deployment", "finish", "late", status=1)
     assert "treatment won; late@4 is the champion" in call("deployment", "finish", "late", "--winner", "treatment")
+
+
+def test_a_winner_and_another_champion_are_told(call: Call, project: Path) -> None:
+    call("deploy", "late", "--ab", "control=3,treatment=4:50%")
+    counted(project, 1, treatment=usual(5_000), control=usual(5_000, 250))
+    told = call("deployment", "show", "late")
+    assert "treatment 4: better, by errors 0% instead of 5% (at least " in told
+    assert "to end it: noria deployment finish late --winner treatment" in told
+    call("models", "promote", "late@2")
+    assert "version 2 has become the champion meanwhile" in call("deployment", "show", "late")
+    assert "--force" in call("deployment", "finish", "late", "--winner", "treatment", status=1)
+    call("deployment", "finish", "late", "--winner", "treatment", "--force")
+    assert shown(call)["champion"] == 4
 
 
 def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:

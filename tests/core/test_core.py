@@ -107,6 +107,9 @@ def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) ->
         ('compute = "spark"\n', "is not supported"),
         ("[predictions]\nlog_share = 2\n", "from 0 (off) to 1"),
         ('[predictions]\nlog_share = "1"\n', "it must be a number"),
+        ("[telemetry]\ntrace_share = -0.5\n", "from 0 (off) to 1"),
+        ('[telemetry]\notlp = "localhost:4317"\n', "http://HOST:4318"),
+        ('[telemetry]\notlp = "grpc://localhost:4317"\n', "http://HOST:4318"),
     ],
 )
 def test_wrong_settings_are_explained(tmp_path: Path, text: str, message: str) -> None:

@@ -149,7 +149,7 @@ def test_totals_are_those_of_all_servers_and_of_the_step(tmp_path: Path) -> None
     write("server-2", canary=Tally(20, 0), champion=Tally(80, 1))
     records.commit(Put(TALLIES, tally_key("late", 11, "x"), {"variants": {"canary": {"requests": 7}}}))
     seen = gather(records, CANARY)
-    assert seen.servers == ("server-1", "server-2")
+    assert seen.servers == {"server-1": 0, "server-2": 0}
     assert (seen.totals["canary"].requests, seen.of("canary").errors, seen.of("champion").requests) == (30, 1, 170)
 
     second = Deployment("late", 1, "canary", CANARY.variants, 0, steps=(0.1, 0.5), every=10, step=1, stepped=50)

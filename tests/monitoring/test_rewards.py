@@ -96,6 +96,23 @@ def test_by_id_a_person_with_many_answers_counts_as_one(workspace: Workspace) ->
     assert found["canary"].variance == pytest.approx(float((parts**2).sum()) / 2)
 
 
+def test_an_id_of_several_answers_is_left_out(workspace: Workspace) -> None:
+    """A request about three entities, which two variants answered: whose is the event that names it?"""
+    several = [exposure("a", 100, variant, entity) for variant, entity in (("canary", "1"), ("champion", "2"))]
+    exposed(workspace, *several, exposure("b", 100, "canary", "3"))
+    happened(workspace, [(0, "a", 150, 1.0), (0, "b", 150, 1.0), (0, "", 1_000, 0.0)])
+    found = rewards(workspace, TRIAL, Reward("purchases", within=100), 0, 1_000)
+    assert found == {"canary": Moments(1, 1.0, 0.0)}
+
+
+def test_who_is_nobody_goes_by_the_requests_id(workspace: Workspace) -> None:
+    exposed(workspace, exposure("a", 100, "canary", "a"), exposure("b", 100, "canary", "7"))
+    happened(workspace, [(7, "a", 150, 1.0), (0, "", 1_000, 0.0)])
+    by_user = rewards(workspace, TRIAL, Reward("purchases", by="user_id", within=100), 0, 1_000)
+    assert by_user == {"canary": Moments(1, 1.0, 0.0)}
+    assert rewards(workspace, TRIAL, Reward("purchases", within=100), 0, 1_000)["canary"].n == 2
+
+
 def test_a_table_that_has_not_reached_the_end_of_a_window_closes_none(workspace: Workspace) -> None:
     exposed(workspace, exposure("a", 100, "canary", "1"))
     wanted = Reward("purchases", by="user_id", within=100)

@@ -48,7 +48,7 @@ def start(workspace: Workspace, steps: tuple[float, ...] = (), judging: Judging 
 
 
 def counted(workspace: Workspace, server: str = "s1", failed: dict[str, str] | None = None, **variants: Tally) -> None:
-    data = {"variants": msgspec.to_builtins(variants), **({"failed": failed} if failed else {})}
+    data = {"variants": msgspec.to_builtins(variants), "errors": failed or {}}
     workspace.records.commit(Put(TALLIES, tally_key("late", 1, server), data))
 
 
@@ -230,6 +230,37 @@ def test_a_step_whose_beginning_nobody_kept_begins_when_it_is_seen(workspace: Wo
     assert len(workspace.records.list(STEPS)) == 1
     counted(workspace, canary=usual(1_000 + ENOUGH), champion=usual(9_500))
     assert [done.action for done in after(workspace, 1)] == ["finish"]
+
+
+def test_a_server_that_forgot_its_totals_begins_the_step_anew(workspace: Workspace) -> None:
+    start(workspace, (0.1, 0.5))
+    counted(workspace, canary=usual(1_000, 5), champion=usual(9_000, 40))
+    assert [done.action for done in after(workspace, MINUTE)] == ["advance"]
+    counted(workspace, canary=usual(10), champion=usual(90))  # started again under its old name
+    assert after(workspace, MINUTE) == []
+    counted(workspace, canary=usual(10 + ENOUGH - 1), champion=usual(200))
+    assert after(workspace, 1) == []
+    counted(workspace, canary=usual(10 + ENOUGH), champion=usual(200))
+    assert [done.action for done in after(workspace, 1)] == ["finish"]
+
+
+def test_what_cannot_be_looked_up_is_told_once(tmp_path: Path) -> None:
+    settings = Settings.load(tmp_path)
+    with Workspace.open(settings, ManualClock(1_000)) as workspace:
+        registry = ModelRegistry.of(workspace)
+        for run in "ab":
+            registry.register("late", {"model": run.encode()}, servable="doubler", run_id=run)
+        registry.promote("late", 1)
+        judging = Judging(reward=Reward("purchases", by="nobody"))
+        Deployments.of(workspace).start("late", [Variant("canary", 2, 0.1)], judging=judging)
+        frame = pl.DataFrame({"user": ["1"], "at": [1]}).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
+        workspace.table("purchases").write(frame, run_id="a")
+    told: list[str] = []
+    with tending(settings, told.append, every=0.01):
+        wait_for(told, 1)
+        time.sleep(0.1)
+    (only,) = told
+    assert only.startswith("late/1: fail, its rewards can't be looked up: the events in 'purchases' have no column")
 
 
 def test_the_loop_goes_on_after_the_registry_was_away(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_version_that_cannot_take_over_leaves_everything_as_it_is(
         Deployments.of(workspace).start("doubler", [Variant("canary", bad, 1.0)])
         key = tally_key("doubler", 1)
         until(lambda: len(workspace.records.list(TALLIES, key)), 1)
-        assert said in workspace.records.list(TALLIES, key)[0].data["errors"]["canary"]
+        assert said in workspace.records.list(TALLIES, key)[0].data["failed"]["canary"]
         assert version_of(url) == 1
         Deployments.of(workspace).abort("doubler")
         ModelRegistry.of(workspace).promote("doubler", bad)

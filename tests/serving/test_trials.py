@@ -63,9 +63,27 @@ def test_each_entity_is_answered_by_its_variant() -> None:
     trial = server.models["doubler"].trial
     assert trial is not None
     counted = {name: tally.requests for name, tally in trial.tallies.items()}
-    assert sum(counted.values()) == 201
+    assert counted["champion"] + counted["canary"] == 201
+    assert counted["canary~twin"] <= counted["champion"]
+    groups = trial.tallies["canary"].groups
+    assert sum(group.requests for group in groups) == counted["canary"]
+    assert sum(group.requests > 0 for group in groups) > 10
     assert 60 < counted["canary"] < 140
     assert all(tally.log_seconds < 0 for tally in trial.tallies.values())
+
+
+def test_a_twin_of_the_canary_is_answered_apart_from_the_champion_s_other_requests() -> None:
+    deployment = canary(0.2)
+    server, _, _ = served(deployment)
+    with server.running() as url, httpx.Client(base_url=url) as client:
+        for user in range(300):
+            client.post("/predict", json={"x": user})
+    trial = server.models["doubler"].trial
+    assert trial is not None
+    twins = sum(deployment.twin_of(str(float(user))) == "canary" for user in range(300))
+    assert trial.tallies["canary~twin"].requests == twins
+    assert 30 < twins < 90
+    assert 30 < trial.tallies["canary"].requests < 90
 
 
 def test_versions_can_be_asked_by_their_numbers() -> None:
@@ -100,7 +118,7 @@ def test_a_deployment_that_grows_keeps_its_totals_and_an_aborted_one_is_over() -
         assert client.post("/predict", json={"x": 2}).json()["version"] == 1
         trial = server.models["doubler"].trial
         assert trial is not None
-        assert {name: tally.requests for name, tally in trial.tallies.items()} == {"canary": 1, "champion": 1}
+        assert {name: trial.tallies[name].requests for name in ("canary", "champion")} == {"canary": 1, "champion": 1}
         server.deploy("doubler", {1: first}, 1, None)
         assert client.post("/predict", json={"x": 2}).json()["version"] == 1
     assert second.closed
