@@ -7,6 +7,7 @@ import pytest
 
 from noria.core import RequestError
 from noria.serving import Servable
+from noria.serving.tabular import check_tabular, is_tabular, record_columns
 
 
 class ServableConformance:
@@ -54,3 +55,21 @@ class ServableConformance:
             described = servable.describe(operation)
             assert set(described) >= {"request", "response", "example"}
             msgspec.json.encode(described)
+
+    def test_columns_mean_what_their_rows_mean(self) -> None:
+        servable = self.servable()
+        if not is_tabular(servable):
+            return
+        tabular = check_tabular(servable)
+        example = servable.describe("predict")["example"]
+        (rows,) = example.values()
+        columns = record_columns(rows)
+        given = servable.decode("predict", msgspec.json.encode(example))
+        by_rows, by_columns = servable.answer("predict", [given, tabular.table(columns)])
+        found = tabular.columns(by_columns)
+        assert found == tabular.columns(by_rows)
+        assert set(tabular.outputs) <= set(found)
+        assert {len(column) for column in found.values()} == {len(rows)}
+        with pytest.raises(RequestError) as caught:
+            tabular.table({"unheard of": [1]})
+        assert caught.value.field == "unheard of"

@@ -75,6 +75,8 @@ class TabularServable:
         self.inputs = inputs.schema
         self.outputs = output_types(estimator)
         self.lookup = self._lookup_schema() if self._looks_up else None
+        self._inputs_by_name = {field.name: field for field in inputs.schema}
+        self._lookup_by_name = {field.name: field for field in self.lookup or ()}
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
@@ -103,15 +105,12 @@ class TabularServable:
         return request
 
     def table(self, columns: Mapping[str, Column]) -> Any:
-        inputs = self.inputs
-        entity = {} if self.lookup is None else {field.name: field.nullable for field in self.lookup}
-        is_instance = check_names(tuple(columns), inputs, entity)
+        is_instance = check_names(columns.keys(), self._inputs_by_name, self._lookup_by_name)
         rows = length_of(columns)
-        if is_instance and stays_columns(columns, rows, inputs):
-            return Table(checked_frame(columns, inputs, rows))
-        schema = inputs if is_instance or self.lookup is None else self.lookup
-        field = "instances" if is_instance else "entities"
-        return convert_rows(plain_rows(columns, {field.name: field for field in schema}), self._request, field)
+        if is_instance and stays_columns(columns, rows, self.inputs):
+            return Table(checked_frame(columns, self.inputs, rows))
+        fields = self._inputs_by_name if is_instance else self._lookup_by_name
+        return convert_rows(plain_rows(columns, fields), self._request, "instances" if is_instance else "entities")
 
     def columns(self, answer: Answer) -> dict[str, Sequence[Any]]:
         more = {"scores": answer.scores, "versions": answer.versions}

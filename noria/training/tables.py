@@ -7,7 +7,7 @@ to the model's matrix: no Python object is made for a cell.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -44,39 +44,39 @@ class Table:
         return f"{len(self)} rows of {', '.join(self.frame.columns)}"
 
 
-def check_names(given: Sequence[str], inputs: Schema, entity: Mapping[str, bool]) -> bool:
+def check_names(given: Collection[str], inputs: Mapping[str, Field], lookup: Mapping[str, Field]) -> bool:
     """Whether these columns are instances (or else entities, to be looked up).
 
     Args:
         given: the columns' names.
-        inputs: of the model.
-        entity: the columns by which features are looked up: name to whether it may be missing; none if nothing is.
+        inputs: of the model, by name.
+        lookup: the columns by which features are looked up, by name; none if nothing is.
 
     Raises:
         RequestError: they are neither.
     """
     for name in given:
-        if name not in inputs and name not in entity:
-            known = allowed({*inputs.names, *entity}, name)
+        if name not in inputs and name not in lookup:
+            known = allowed({*inputs, *lookup}, name)
             raise RequestError(f"the model has no input {name!r}", status=422, field=name, hint=known)
-    missing = [field.name for field in inputs if field.name not in given]
+    missing = [name for name in inputs if name not in given]
     is_instance = all(name in inputs for name in given)
     if is_instance and not missing:
         return True
-    lacking = [name for name, optional in entity.items() if name not in given and not optional]
-    if entity and not lacking and all(name in entity for name in given):
+    lacking = [field.name for field in lookup.values() if field.name not in given and not field.nullable]
+    if lookup and not lacking and all(name in lookup for name in given):
         return False
     needed = [name for name in missing if not inputs[name].nullable]
     if is_instance and not needed:
         return True
-    lists = [needed if is_instance else missing, *([lacking] if entity else [])]
+    lists = [needed if is_instance else missing, *([lacking] if lookup else [])]
     shortest = min((names for names in lists if names), key=len)
-    also = f"; or the keys to look them up: {', '.join(entity)}" if entity else ""
+    also = f"; or the keys to look them up: {', '.join(lookup)}" if lookup else ""
     raise RequestError(
         f"the input {shortest[0]!r} is missing",
         status=422,
         field=shortest[0],
-        hint=f"the model reads {', '.join(inputs.names)}{also}",
+        hint=f"the model reads {', '.join(inputs)}{also}",
     )
 
 

@@ -19,7 +19,7 @@ from noria.training.servable import TabularServable
 SCHEMA = Schema.of({"f": "float64?", "short": "float32", "n": "int8?", "on": "bool?", "s": "str?"})
 
 
-def servable(schema: Schema, *steps: Any) -> TabularServable:
+def servable(schema: Schema, *steps: Any, example: Any = None) -> TabularServable:
     random = np.random.default_rng(0)
     frame = pl.DataFrame(
         {
@@ -36,9 +36,9 @@ def servable(schema: Schema, *steps: Any) -> TabularServable:
     estimator = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=3, random_state=0).fit(
         inputs.matrix(frame), random.random(50) < 0.5
     )
-    return TabularServable(version(schema), estimator, inputs, None, {}, [])
+    return TabularServable(version(schema, example), estimator, inputs, None, {}, [])
 
 
-def version(schema: Schema) -> ModelVersion:
-    signature = Signature(schema.to_dict(), {}, {})
+def version(schema: Schema, example: Any = None) -> ModelVersion:
+    signature = Signature(schema.to_dict(), {}, example or {})
     return ModelVersion("late", 3, "tabular", {}, {}, {}, {}, signature, Lineage(), "r", 0)

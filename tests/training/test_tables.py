@@ -15,6 +15,7 @@ import noria as nr
 from noria.core import RequestError, Schema
 from noria.pipelines.dtypes import polars_schema
 from noria.serving.tabular import check_tabular
+from noria.testing import ServableConformance
 from noria.training.inputs import FEW, ModelInputs
 from noria.training.servable import TabularServable
 from noria.training.tables import Table, checked_frame, convert_rows, plain_rows
@@ -22,7 +23,13 @@ from noria.training.tables import Table, checked_frame, convert_rows, plain_rows
 MANY = FEW + 20
 
 
-MODEL = servable(SCHEMA, nr.Impute(), nr.Encode())
+EXAMPLE = {"instances": [{"f": 1.5, "short": 2.5, "n": 3, "on": True, "s": "a"}, {"short": 0.5}]}
+MODEL = servable(SCHEMA, nr.Impute(), nr.Encode(), example=EXAMPLE)
+
+
+class TestTabularServable(ServableConformance):
+    def servable(self) -> TabularServable:
+        return MODEL
 
 
 def ask(columns: Any) -> Any:
