@@ -97,7 +97,9 @@ def test_few_rows_and_many_are_refused_alike(name: str, column: Any) -> None:
 
     def few() -> Any:
         rows = plain_rows({name: column}, {name: schema[name]})
-        return model._inputs.frame([*map(model._values, convert_rows(rows, model._request, "instances").instances)])
+        return model._inputs.frame(
+            [*map(msgspec.structs.astuple, convert_rows(rows, model._request, "instances").instances)]
+        )
 
     outcomes = []
     for way in (few, lambda: checked_frame({name: column}, schema, 4)):
