@@ -134,7 +134,7 @@ class Fleet:
             for old in self.replicas:
                 [new] = await self._grow(1, weight=self._weight(old))
                 await self._retire(old)
-                self._tell("replica_replaced", replica=new.name, cause=f"in the place of {old.name}")
+                self._tell("replica_took_over", replica=new.name, cause=f"from {old.name}")
 
     def _heed(self) -> None:
         if self._asked_to_end:
