@@ -22,9 +22,9 @@ import pytest
 from traffic import request, traffic, until
 
 from noria.core.errors import ConfigError, NotFoundError
-from noria.gateway import GatewayError, OutlierLimits, ProxyOptions, ServerStatus, Supervisor
+from noria.gateway import POLICIES, GatewayError, OutlierLimits, ProxyOptions, ServerStatus, Supervisor
 from noria.gateway.ports import free_port
-from noria.gateway.proxy_options import default_connections
+from noria.gateway.proxy_options import ALGORITHMS, default_connections
 
 Start = Callable[..., Supervisor]
 Tiny = Callable[..., Any]
@@ -211,6 +211,22 @@ def test_servers_elsewhere_are_enough(supervise: Start) -> None:
         until(lambda: len({request(supervisor.url, "/predict")[1] for _ in range(6)}) == 3)
         supervisor.scale(0)
         assert len(supervisor.servers()) == 2
+
+
+def test_the_same_policies_before_the_gateway_and_in_python() -> None:
+    assert set(ALGORITHMS) == set(POLICIES)
+
+
+def test_a_reload_does_not_forget_who_is_down(supervise: Start) -> None:
+    supervisor = supervise(1, options=ProxyOptions(slow_start=0.2))
+    with elsewhere() as (address, _):
+        name = supervisor.add_server(address)
+        until(lambda: state(supervisor, name).startswith("UP"))
+    until(lambda: state(supervisor, name) == "DOWN")
+    supervisor.reload()
+    assert state(supervisor, name) == "DOWN"
+    with elsewhere(port=int(address.partition(":")[2])):
+        until(lambda: state(supervisor, name).startswith("UP"))
 
 
 def test_an_entity_stays_with_its_server(supervise: Start) -> None:
