@@ -40,6 +40,11 @@ class Deployment:
     needs_keys: bool
 
     @property
+    def inside(self) -> int:
+        """The port in a container, where nobody is root."""
+        return self.port if self.port >= 1024 else 8080
+
+    @property
     def words(self) -> tuple[str, ...]:
         """What is said to `noria`."""
         return ("serve", "--with-stream") if self.stream else ("serve",)
@@ -81,19 +86,31 @@ NoNewPrivileges=true
 PrivateTmp=true
 PrivateDevices=true
 ProtectSystem=strict
-ReadWritePaths={_escaped(str(to.root / ".noria"))}
+ReadWritePaths={_quoted(str(to.root / ".noria"))}
 ProtectKernelTunables=true
 ProtectKernelModules=true
 ProtectControlGroups=true
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 RestrictSUIDSGID=true
+RestrictNamespaces=true
+RestrictRealtime=true
+ProtectClock=true
+ProtectHostname=true
+ProtectKernelLogs=true
 LockPersonality=true
+{_capabilities(to)}
 UMask=0077
 
 [Install]
 WantedBy=multi-user.target
 """
     }
+
+
+def _capabilities(to: Deployment) -> str:
+    if to.port >= 1024:
+        return "CapabilityBoundingSet="
+    return "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE"
 
 
 def docker(to: Deployment) -> dict[str, str]:
@@ -118,11 +135,11 @@ USER {UID}:{UID}
 VOLUME /app/.noria
 
 # Beyond loopback noria needs NORIA_SERVE_API_KEYS, SHA-256 digests of the keys: it ends without.
-ENV NORIA_SERVE_HOST=0.0.0.0 NORIA_SERVE_PORT={to.port}
-EXPOSE {to.port}
+ENV NORIA_SERVE_HOST=0.0.0.0 NORIA_SERVE_PORT={to.inside}
+EXPOSE {to.inside}
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 \\
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{to.port}/health/ready', timeout=12)"]
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{to.inside}/health/ready', timeout=12)"]
 CMD [{command}]
 """,
         ".dockerignore": ".git\n.noria\n.venv\n**/__pycache__\n*.env\n",
@@ -143,7 +160,7 @@ services:
     image: {to.name}:latest
     command: [{command}]
     ports:
-      - "{to.port}:{to.port}"
+      - "{to.port}:{to.inside}"
     environment:
       NORIA_SERVE_API_KEYS: ${{NORIA_SERVE_API_KEYS:?give SHA-256 digests of the API keys}}
     volumes:
@@ -216,7 +233,7 @@ spec:
           image: {to.name}:latest
           command: [{command}]
           ports:
-            - {{name: http, containerPort: {to.port}}}
+            - {{name: http, containerPort: {to.inside}}}
           env:
             - name: NORIA_SERVE_API_KEYS
               valueFrom:

@@ -108,6 +108,9 @@ def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--with-stream", action="store_true", help="process the streams' events too, and keep their features up"
     )
+    serve.add_argument(
+        "--take-over", action="store_true", help="take the place of the noria serve that runs; no request fails"
+    )
     status = _add(commands, "status", "run:status", "show what is fresh, what is stale and why", project)
     status.add_argument("--json", action="store_true", help="print it as JSON")
     graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)

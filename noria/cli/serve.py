@@ -42,7 +42,7 @@ def serve(options: Namespace) -> int:
         )
     publish(streams, settings)
     with ExitStack() as stack:
-        running = stack.enter_context(supervisor(system, settings))
+        running = stack.enter_context(supervisor(system, settings, take_over=options.take_over))
         stack.enter_context(tending(settings, _tell_done))
         if options.with_stream:
             stack.enter_context(_processor(settings))
@@ -114,8 +114,8 @@ def served(system: System) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in parts[0].dependencies if name not in groups), groups
 
 
-def supervisor(system: System, settings: Settings) -> Supervisor:
-    """The servers and the load balancer, not started yet.
+def supervisor(system: System, settings: Settings, *, take_over: bool = False) -> Supervisor:
+    """The servers and the load balancer, not started yet; with `take_over` in the place of those that run.
 
     Raises:
         NotFoundError: a model has no champion yet.
@@ -146,6 +146,7 @@ def supervisor(system: System, settings: Settings) -> Supervisor:
         servers=[address.strip() for address in chosen.servers.split(",") if address.strip()],
         scaling=ScaleLimits(chosen.replicas, chosen.replicas_max) if chosen.replicas_max else None,
         options=options,
+        take_over=take_over,
         on_event=_tell,
     )
 

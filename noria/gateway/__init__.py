@@ -11,6 +11,7 @@ no proxy at all.
 from noria.gateway.autoscale import Load, ScaleLimits, wanted
 from noria.gateway.control import ask
 from noria.gateway.errors import GatewayError, NoHealthyServerError
+from noria.gateway.events import log_event
 from noria.gateway.load_balancer import LoadBalancer
 from noria.gateway.operations import ServerStatus
 from noria.gateway.outliers import OutlierLimits, outliers
@@ -21,7 +22,7 @@ from noria.gateway.replica import ReplicaStatus
 from noria.gateway.restarts import RestartPolicy
 from noria.gateway.server import Server
 from noria.gateway.statistics import ServerStatistics
-from noria.gateway.supervisor import Supervisor, log_event
+from noria.gateway.supervisor import Supervisor
 
 __all__ = [
     "POLICIES",

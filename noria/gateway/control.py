@@ -12,6 +12,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,13 @@ from noria.gateway.run_directory import sockets_of
 SOCKET_NAME = "control.sock"
 _LONGEST = 65_536
 Operations: TypeAlias = Mapping[str, Callable[..., Awaitable[Any]]]
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """A result that is open files, sent as such."""
+
+    numbers: tuple[int, ...]
 
 
 class Control:
@@ -55,7 +63,13 @@ class Control:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self._listeners.add(writer)
-            answer = {"result": await self._do(await reader.readline())}
+            result = await self._do(await reader.readline())
+            if isinstance(result, Descriptors):
+                with writer.get_extra_info("socket").dup() as connection:
+                    socket.send_fds(connection, [b'{"result": null}\n'], result.numbers)
+                writer.close()
+                return
+            answer = {"result": result}
         except NoriaError as error:
             answer = {"error": error.to_problem()}
         except (ValueError, ConnectionError) as error:  # a line that is too long, or an asker that has gone
@@ -90,7 +104,18 @@ def ask(run_dir: Path | str, do: str, **fields: Any) -> Any:
         NotFoundError: no gateway runs there.
         NoriaError: what it answers when it can't.
     """
-    for line in conversation(run_dir, do, **fields):
+    return _result(conversation(run_dir, do, **fields))
+
+
+def ask_at(path: Path, do: str, **fields: Any) -> Any:
+    """Like `ask`, of the gateway with this socket."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    return _result(_lines(connection, do, fields))
+
+
+def _result(lines: Iterator[dict[str, Any]]) -> Any:
+    for line in lines:
         if "result" in line:
             return line["result"]
     raise GatewayError("the gateway has ended before it answered", hint="its logs tell why")
@@ -98,18 +123,34 @@ def ask(run_dir: Path | str, do: str, **fields: Any) -> Any:
 
 def conversation(run_dir: Path | str, do: str, **fields: Any) -> Iterator[dict[str, Any]]:
     """Like `ask`, with all that happens on the way; the last line has the `result`."""
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
-        sockets = sockets_of(run_dir)
-        try:
-            if sockets is None:
-                raise FileNotFoundError
-            connection.connect(str(sockets / SOCKET_NAME))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotFoundError(
-                f"no gateway runs in {str(run_dir)!r}", hint="start it: noria serve, in the project's folder"
-            ) from error
-        except PermissionError as error:
-            raise GatewayError("the gateway runs as another user", hint="ask as that user") from error
+    return _lines(reach(run_dir), do, fields)
+
+
+def reach(run_dir: Path | str) -> socket.socket:
+    """A connection to the gateway that runs in a directory.
+
+    Raises:
+        NotFoundError: none does.
+        GatewayError: it isn't ours.
+    """
+    connection, sockets = socket.socket(socket.AF_UNIX), sockets_of(run_dir)
+    try:
+        if sockets is None:
+            raise FileNotFoundError
+        connection.connect(str(sockets / SOCKET_NAME))
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        connection.close()
+        raise NotFoundError(
+            f"no gateway runs in {str(run_dir)!r}", hint="start it: noria serve, in the project's folder"
+        ) from error
+    except PermissionError as error:
+        connection.close()
+        raise GatewayError("the gateway runs as another user", hint="ask as that user") from error
+    return connection
+
+
+def _lines(connection: socket.socket, do: str, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    with contextlib.closing(connection):
         connection.sendall(json.dumps({"do": do, **fields}).encode() + b"\n")
         with connection.makefile("rb") as lines:
             for text in lines:

@@ -49,13 +49,19 @@ class Fleet:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()
         self._over, self._hurry = asyncio.Event(), asyncio.Event()
-        self._asked_to_end = self._asked_to_hurry = False
+        self._asked_to_end = self._asked_to_hurry = self._patient = False
         self._broken: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._started = False
 
-    def end(self, *, hurry: bool = False) -> None:
-        """Ask for the end, from any thread or signal handler; in a hurry, requests in flight are cut off."""
+    def end(self, *, hurry: bool = False, patient: bool = False) -> None:
+        """Ask for the end, from any thread or signal handler.
+
+        Args:
+            hurry: requests in flight are cut off.
+            patient: clients that keep their connection are waited for, as long as HAProxy keeps silent ones.
+        """
+        self._patient = self._patient or patient
         self._asked_to_end, self._asked_to_hurry = True, self._asked_to_hurry or hurry
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
@@ -134,7 +140,7 @@ class Fleet:
             for old in self.replicas:
                 [new] = await self._grow(1, weight=self._weight(old))
                 await self._retire(old)
-                self._tell("replica_replaced", replica=new.name, cause=f"in the place of {old.name}")
+                self._tell("replica_took_over", replica=new.name, cause=f"from {old.name}")
 
     def _heed(self) -> None:
         if self._asked_to_end:
@@ -264,7 +270,7 @@ class Fleet:
 
     async def _drain(self) -> None:
         if self._started:  # else nobody has been served yet
-            await self.proxy.shut_down()
+            await self.proxy.shut_down(patient=self._patient)
             await asyncio.gather(*(r.child.stop(self._drain_timeout) for r in self.replicas if r.child))
 
 

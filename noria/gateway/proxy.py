@@ -7,6 +7,7 @@ the truth first and told second, so a process that dies in between, or can't be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -146,12 +147,17 @@ class Proxy:
         except GatewayError:
             return 0
 
-    async def shut_down(self) -> None:
-        """Take no new connections, and end when the requests in flight are answered."""
+    async def shut_down(self, *, patient: bool = False) -> None:
+        """Take no new connections, and end when the requests in flight are answered, or all clients have gone."""
         for task in self._retired.values():
             task.cancel()
         await asyncio.gather(*self._retired.values(), return_exceptions=True)
         processes = [*self._retired, *([self._process] if self._process else [])]
+        if patient:
+            for process in processes:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # it has ended
+                    await process.retire()
+                    await process.stay()
         await asyncio.gather(*(process.drain() for process in processes))
         for process in processes:
             process.close()

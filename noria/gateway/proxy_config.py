@@ -28,6 +28,7 @@ from noria.gateway.probe import READY_PATH
 from noria.gateway.proxy_options import ALGORITHMS, ProxyOptions
 
 BACKEND = "replicas"
+FRONTEND = "public"
 BASE_WEIGHT = 100
 """Of a server of which nobody says more; not 1, so that a part of it is a whole number, too."""
 FIRST_ID_ELSEWHERE = 1000
@@ -191,7 +192,7 @@ def _public(config: ProxyConfig) -> Sequence[str]:
     certificate = config.options.certificate
     tls = f" ssl crt {certificate} alpn h2,http/1.1" if certificate else ""
     return (
-        "frontend public",
+        f"frontend {FRONTEND}",
         f"bind {config.bind}{tls}",
         f"maxconn {config.options.max_connections}",
         "option http-buffer-request",  # a slow body occupies this process, not a server

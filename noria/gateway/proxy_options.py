@@ -53,8 +53,8 @@ class ProxyOptions:
             long as it is there, so that what it has cached is used; a request without that header goes round robin.
         hash_balance: with `consistent_hash`, how much more than its share a server may have in flight before its
             next request goes to another one (consistent hashing with bounded loads; Mirrokni et al., 2018).
-        max_connections: connections from clients at a time; more wait until one is free. An idle one costs about
-            2 KB, one whose request is arriving or running up to two buffers.
+        max_connections: connections from clients at a time; more wait until one is free. An idle one costs
+            about 6 KB, one whose request is arriving or running up to two buffers.
         max_requests_per_server: requests at a time on one server; more wait for up to `queue_timeout`.
         max_queue: requests that may wait for one server before the next goes to another one; 0 for no limit.
         threads: threads of HAProxy.

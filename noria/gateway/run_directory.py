@@ -24,18 +24,23 @@ class RunDirectory:
 
     Args:
         path: the directory; made when missing.
+        lock: the open lock of who has the directory now and hands it over; it is ours by name only after `publish`.
 
     Raises:
         BusyError: when another process has it.
         ConfigError: when it can't be made or written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, lock: int | None = None) -> None:
         self.path = Path(path).absolute()
         self.logs = self.path / "logs"
+        if lock is not None:  # the claim goes with the open file, so it is ours when its first owner has closed it
+            self.lock = lock
+            self.sockets = _private_directory(self.path)
+            return
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(
                 f"can't write in {str(self.path)!r}: {error.strerror}", hint="choose another run directory"
@@ -43,8 +48,7 @@ class RunDirectory:
         self._claim()
         self._remove_leftovers()
         self.sockets = _private_directory(self.path)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n{self.sockets}\n".encode(), 0)
+        self.publish()
         for log in self.logs.glob("*.log"):
             log.replace(log.with_suffix(".log.1"))
 
@@ -52,17 +56,22 @@ class RunDirectory:
         """The log file of a process."""
         return self.logs / f"{name}.log"
 
+    def publish(self) -> None:
+        """Let others find our sockets."""
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, f"{os.getpid()}\n{self.sockets}\n".encode(), 0)
+
     def release(self) -> None:
         """Remove the sockets and let others have the directory."""
         shutil.rmtree(self.sockets, ignore_errors=True)
-        os.close(self._lock)
+        os.close(self.lock)
 
     def _claim(self) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = self._record()[0]
-            os.close(self._lock)
+            os.close(self.lock)
             raise BusyError(
                 f"process {owner} already runs a gateway in {str(self.path)!r}",
                 hint="stop it, or choose another run directory",
@@ -74,7 +83,7 @@ class RunDirectory:
             shutil.rmtree(sockets, ignore_errors=True)
 
     def _record(self) -> tuple[str, str]:
-        owner, sockets, *_ = (*os.pread(self._lock, 4096, 0).decode(errors="replace").splitlines(), "", "")
+        owner, sockets, *_ = (*os.pread(self.lock, 4096, 0).decode(errors="replace").splitlines(), "", "")
         return owner or "(unknown)", sockets
 
 

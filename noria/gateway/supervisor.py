@@ -7,20 +7,20 @@ nothing outlives a supervisor, not even one that was killed with SIGKILL.
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
+import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import count
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from noria.core.errors import ConfigError
 from noria.gateway.autoscale import ScaleLimits
-from noria.gateway.control import SOCKET_NAME, Control
+from noria.gateway.control import SOCKET_NAME, Control, Descriptors
 from noria.gateway.ejection import eject_outliers
+from noria.gateway.events import log_event, on_signals
 from noria.gateway.fleet import MOST_REPLICAS, Fleet
+from noria.gateway.handover import Inheritance, take_over
 from noria.gateway.operations import Operations, ServerStatus, operations, upstream_of
 from noria.gateway.ports import listen
 from noria.gateway.proxy import Proxy
@@ -31,14 +31,7 @@ from noria.gateway.restarts import RestartPolicy
 from noria.gateway.run_directory import RunDirectory
 from noria.gateway.scaler import Scaler
 
-_LOG = logging.getLogger("noria.gateway")
 T = TypeVar("T")
-
-
-def log_event(event: str, **fields: Any) -> None:
-    """Tell an event through `logging`: good news as information, losses as warnings, giving up as an error."""
-    level = {"lost": logging.WARNING, "failed": logging.ERROR}.get(event.rpartition("_")[2], logging.INFO)
-    _LOG.log(level, "%s %s", event, " ".join(f"{name}={value}" for name, value in fields.items()))
 
 
 class Supervisor:
@@ -54,6 +47,7 @@ class Supervisor:
         run_dir: a directory for the logs (`logs/replica-0.log`, `logs/haproxy.log`) and the lock.
         servers: `host:port` of servers elsewhere, behind the same HAProxy. Nobody here starts or stops them.
         scaling: have more or fewer replicas by load; `replicas` is then how many there are at first.
+        take_over: take the place of the supervisor that runs in `run_dir`, which ends when its clients have gone.
         env: environment variables for the replicas, on top of ours.
         options: what HAProxy shall do.
         restarts: when a lost replica is started again.
@@ -72,6 +66,7 @@ class Supervisor:
         run_dir: str | Path,
         servers: Sequence[str] = (),
         scaling: ScaleLimits | None = None,
+        take_over: bool = False,
         env: Mapping[str, str] | None = None,
         options: ProxyOptions | None = None,
         restarts: RestartPolicy | None = None,
@@ -90,6 +85,8 @@ class Supervisor:
         self._options, self._restarts = options or ProxyOptions(), restarts or RestartPolicy()
         self._timeouts = (ready_timeout, hang_timeout)
         self._tell = on_event
+        self._take_over = take_over
+        self._given: Inheritance | None = None
         self._fleet: Fleet | None = None
         self._verbs: Operations | None = None
         self._thread: threading.Thread | None = None
@@ -173,11 +170,7 @@ class Supervisor:
         """
         if self._thread is not None:
             raise ConfigError("this supervisor was started before", hint="make a new one")
-        with ExitStack() as undo:
-            listener = undo.enter_context(listen(self._host, self._port))
-            metrics = undo.enter_context(listen(HOST, 0))
-            run_dir = RunDirectory(self._path)
-            undo.pop_all()
+        listener, metrics, run_dir = self._claim()
         self._port, self._metrics_port = listener.getsockname()[1], metrics.getsockname()[1]
         proxy = Proxy(
             (listener, metrics), run_dir.sockets, run_dir.log("haproxy"), (), self._options, self._restarts, self._hear
@@ -185,7 +178,8 @@ class Supervisor:
         self._fleet = self._make_fleet(run_dir, proxy)
         self._scaler = Scaler(self._fleet, self._scaling, self._hear)
         self._verbs = Operations(self._fleet, self._scaler)
-        self._control = Control(run_dir.sockets / SOCKET_NAME, operations(self._fleet, self._scaler))
+        verbs = operations(self._fleet, self._scaler) | self._farewell(self._fleet, listener, metrics, run_dir)
+        self._control = Control(run_dir.sockets / SOCKET_NAME, verbs)
         self._thread = threading.Thread(
             target=self._run, args=(self._fleet, run_dir), name="noria-supervisor", daemon=True
         )
@@ -198,6 +192,8 @@ class Supervisor:
         if self._error is not None:
             self.stop()
             raise self._error
+        if self._given is not None:
+            self._given.confirm()
         return self
 
     def wait(self) -> None:
@@ -208,7 +204,7 @@ class Supervisor:
         """
         if self._thread is None or self._fleet is None:
             raise ConfigError("the supervisor isn't running", hint="call start() first")
-        with _on_signals(self._fleet):
+        with on_signals(self._fleet):
             self._thread.join()
         if self._error is not None:
             raise self._error
@@ -224,6 +220,31 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _claim(self) -> tuple[socket.socket, socket.socket, RunDirectory]:
+        """The sockets and the directory: new ones, or those of the supervisor that runs."""
+        if self._take_over:
+            self._given = take_over(self._path, self._port)
+            return self._given.public, self._given.metrics, self._given.run_dir
+        with ExitStack() as undo:
+            listener = undo.enter_context(listen(self._host, self._port))
+            metrics = undo.enter_context(listen(HOST, 0))
+            run_dir = RunDirectory(self._path)
+            undo.pop_all()
+        return listener, metrics, run_dir
+
+    def _farewell(
+        self, fleet: Fleet, listener: socket.socket, metrics: socket.socket, run_dir: RunDirectory
+    ) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
+        """What a supervisor that takes over asks of us."""
+
+        async def hand_over() -> Descriptors:
+            return Descriptors((listener.fileno(), metrics.fileno(), run_dir.lock))
+
+        async def leave() -> None:
+            fleet.end(patient=True)
+
+        return {"hand_over": hand_over, "leave": leave}
 
     def _make_fleet(self, run_dir: RunDirectory, proxy: Proxy) -> Fleet:
         def make(index: int) -> Replica:
@@ -271,19 +292,3 @@ class Supervisor:
             work.close()
             raise ConfigError("the supervisor isn't running", hint="call start() first")
         return asyncio.run_coroutine_threadsafe(self._fleet.operate(work), loop).result()
-
-
-@contextmanager
-def _on_signals(fleet: Fleet) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the fleet, the second one in a hurry; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    hurry = count()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: fleet.end(hurry=next(hurry) > 0)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

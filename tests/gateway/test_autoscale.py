@@ -84,7 +84,7 @@ def test_replicas_follow_the_load(supervise: Start) -> None:
     supervisor = supervise(
         1,
         command=lambda _, port: [sys.executable, "-I", "-S", script, str(port)],
-        scaling=ScaleLimits(1, 2, target=0.5, interval=0.2, up_after=2, down_after=4),
+        scaling=ScaleLimits(1, 2, target=0.1, interval=0.2, up_after=2, down_after=4),
     )
     with traffic(supervisor.url, clients=3, path="/work/burn") as answers:
         until(lambda: len(supervisor.status()) == 2)

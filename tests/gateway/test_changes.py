@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -15,13 +16,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from traffic import request, traffic, until
 
 from noria.core.errors import ConfigError, NotFoundError
-from noria.gateway import GatewayError, OutlierLimits, ProxyOptions, ServerStatus, Supervisor
+from noria.gateway import POLICIES, GatewayError, OutlierLimits, ProxyOptions, ServerStatus, Supervisor
 from noria.gateway.ports import free_port
+from noria.gateway.proxy_options import ALGORITHMS, default_connections
 
 Start = Callable[..., Supervisor]
 Tiny = Callable[..., Any]
@@ -210,6 +213,22 @@ def test_servers_elsewhere_are_enough(supervise: Start) -> None:
         assert len(supervisor.servers()) == 2
 
 
+def test_the_same_policies_before_the_gateway_and_in_python() -> None:
+    assert set(ALGORITHMS) == set(POLICIES)
+
+
+def test_a_reload_does_not_forget_who_is_down(supervise: Start) -> None:
+    supervisor = supervise(1, options=ProxyOptions(slow_start=0.2))
+    with elsewhere() as (address, _):
+        name = supervisor.add_server(address)
+        until(lambda: state(supervisor, name).startswith("UP"))
+    until(lambda: state(supervisor, name) == "DOWN")
+    supervisor.reload()
+    assert state(supervisor, name) == "DOWN"
+    with elsewhere(port=int(address.partition(":")[2])):
+        until(lambda: state(supervisor, name).startswith("UP"))
+
+
 def test_an_entity_stays_with_its_server(supervise: Start) -> None:
     supervisor = supervise(3, options=ProxyOptions(policy="consistent_hash", hash_balance=100.0))
 
@@ -278,3 +297,24 @@ def test_kills_scaling_rolls_and_reloads_together(supervise: Start, rounds: int)
         until(lambda: {status.state for status in supervisor.status()} == {"ready"})
     assert kept.failures == fresh.failures == []
     assert len(kept.bodies) > 100
+
+
+@pytest.mark.parametrize("idle", [1000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_silent_clients_are_haproxys_to_bear(supervise: Start, idle: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if default_connections(hard) < idle:
+        pytest.skip(f"this machine gives a process {hard} files: too few for {idle} clients")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, idle + 2000)), hard))
+    supervisor = supervise(2)
+    address = urlsplit(supervisor.url)
+    half = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\nx"
+    with ExitStack() as stack:
+        for i in range(idle):
+            client = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            if i % 3:
+                client.sendall(half if i % 3 == 1 else b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        with traffic(supervisor.url) as answers:
+            supervisor.restart()
+            until(lambda: len(answers.bodies) > 200)
+    assert answers.failures == []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -44,16 +44,16 @@ def test_least_connections_is_what_a_naive_count_says(weights: list[int], moves:
 
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_a_server_that_leaves_moves_only_its_own_keys(n: int) -> None:
-    keys = [f"user {i}" for i in range(4000)]
+    keys = [f"user {i}" for i in range(2000)]
     balancer = LoadBalancer(addresses(n), "consistent_hash")
     before = {key: balancer.get_server(key).name for key in keys}
     leaving = addresses(n)[n // 2]
-    assert all(0.7 / n < count / len(keys) < 1.4 / n for count in Counter(before.values()).values())
+    assert all(0.6 / n < count / len(keys) < 1.5 / n for count in Counter(before.values()).values())
     balancer.remove_server(leaving)
     after = {key: balancer.get_server(key).name for key in keys}
     moved = {key for key in keys if after[key] != before[key]}
     assert moved == {key for key in keys if before[key] == leaving}
-    assert len(moved) < 1.4 * len(keys) / n
+    assert len(moved) < 1.5 * len(keys) / n
     balancer.add_server(leaving)
     assert {key: balancer.get_server(key).name for key in keys} == before
     balancer.mark_down(leaving)  # being down for a while is no different

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noria.core.errors import ConfigError
-from noria.gateway import ProxyConfig, ProxyOptions, Upstream, render
+from noria.gateway import POLICIES, ProxyConfig, ProxyOptions, Upstream, render
 from noria.gateway.haproxy import binary
 from noria.gateway.proxy_config import waiting_room_lua
 
@@ -30,17 +30,25 @@ def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
         assert line in text
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seconds=st.floats(1e-6, 1e5),
     buffer_bytes=st.integers(16_384, 4 << 20),
+    policy=st.sampled_from(sorted(POLICIES)),
+    slow_start=st.sampled_from([0.0, 0.5, 30.0]),
     retried=st.lists(st.from_regex(r"[a-z0-9_.~-]{1,12}", fullmatch=True), max_size=3).map(tuple),
 )
 def test_haproxy_accepts_what_the_options_accept(
-    tmp_path: Path, seconds: float, buffer_bytes: int, retried: tuple[str, ...]
+    tmp_path: Path, seconds: float, buffer_bytes: int, policy: str, slow_start: float, retried: tuple[str, ...]
 ) -> None:
     described = config(
-        tmp_path, queue_timeout=seconds, health_interval=seconds, buffer_bytes=buffer_bytes, retried=retried
+        tmp_path,
+        queue_timeout=seconds,
+        health_interval=seconds,
+        buffer_bytes=buffer_bytes,
+        policy=policy,
+        slow_start=slow_start,
+        retried=retried,
     )
     path = tmp_path / "haproxy.cfg"
     path.write_text(render(described))
@@ -57,6 +65,9 @@ def test_haproxy_accepts_what_the_options_accept(
         {"threads": 0},
         {"queue_timeout": -1.0},
         {"buffer_bytes": 100},
+        {"policy": "random"},
+        {"hash_balance": 0.5},
+        {"slow_start": -1.0},
         {"retried": ("a b",)},
         {"retried": ("x } deny\n",)},
         {"certificate": Path("/nowhere.pem")},

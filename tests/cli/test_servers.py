@@ -1,0 +1,58 @@
+"""`noria servers`, `scale` and `restart` speak to the gateway of the project."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from noria.cli import main
+from noria.gateway import Supervisor
+
+SCRIPT = str(Path(__file__).parents[1] / "gateway" / "tiny_replica.py")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor(
+        lambda _, port: [sys.executable, "-I", "-S", SCRIPT, str(port)],
+        1,
+        port=0,
+        run_dir=tmp_path / ".noria" / "serve",
+    ) as supervisor:
+        yield supervisor
+
+
+def test_scale_weigh_and_restart(running: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = ["--project", str(tmp_path)]
+    assert main(["scale", "2", *project]) == 0
+    assert "replica-1: ready" in capsys.readouterr().err
+    assert main(["scale", "1-2", *project]) == 0
+    before = {status.pid for status in running.status()}
+    assert main(["restart", *project]) == 0
+    assert not before & {status.pid for status in running.status()}
+    name = running.status()[0].name
+    assert main(["servers", "weight", name, "7", *project]) == 0
+    assert main(["servers", "add", "127.0.0.1:9", "--weight", "50", *project]) == 0
+    assert main(["servers", "drain", name, *project]) == 0
+    capsys.readouterr()
+    assert main(["servers", *project]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:5] == ["SERVER", "ADDRESS", "PID", "STATE", "WEIGHT"]
+    assert [line.split()[3:5] for line in lines if name in line] == [["drained", "7"]]
+    assert main(["servers", "resume", name, *project]) == 0
+    assert main(["servers", "remove", "127.0.0.1:9", *project]) == 0
+    capsys.readouterr()
+    assert main(["servers", "--json", *project]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(running.status())
+
+
+def test_mistakes_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["scale", "3"], ["servers"], ["restart"]):
+        assert main([*words, "--project", str(tmp_path)]) == 1
+        assert "no gateway runs" in capsys.readouterr().err
+    assert main(["scale", "many", "--project", str(tmp_path)]) == 1
+    assert "2-8" in capsys.readouterr().err
