@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import tempfile
 import time
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import environment, markdown, measure, median
 from noria.training.fast import LibraryPredictor, fast_predictor
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the model server, whose replicas are the parallelism
 
 PEERS = Path(__file__).parent / "peers"
 ONNX = ("onnxruntime==1.32.0", "skl2onnx==1.20.0", f"scikit-learn=={metadata.version('scikit-learn')}")
@@ -34,8 +32,9 @@ def run(rows: int = ROWS) -> str:
         library = LibraryPredictor(fitted)
         cells = []
         for size in (1, MANY):
-            theirs = each(library.predict, x, size)
-            ours = each((made or library).predict, x, size)
+            with threadpool_limits(1):  # as in the model server, whose replicas are the parallelism
+                theirs = each(library.predict, x, size)
+                ours = each((made or library).predict, x, size)
             cells += [f"{theirs:,.0f}", f"{ours:,.1f}", f"{theirs / ours:,.0f} ×"]
         if name.startswith("RandomForestClassifier"):
             onnx, why = _onnx(fitted, x)

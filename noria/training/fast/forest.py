@@ -1,8 +1,8 @@
 """A forest laid out for the compiled loops: from any library's trees to sums of leaves, with the library's bits.
 
-Few rows walk down the trees. Many rows of small trees (at most 64 leaves) take QuickScorer (Lucchese et al. 2015,
-"QuickScorer: a fast algorithm to rank documents with additive ensembles of regression trees"), vectorised over rows
-(Lucchese et al. 2016). Both add the same leaves in the same order.
+Rows walk down the trees, eight at once. Many rows of small trees (at most 64 leaves) take QuickScorer (Lucchese et al.
+2015, "QuickScorer: a fast algorithm to rank documents with additive ensembles of regression trees"), vectorised over
+rows (Lucchese et al. 2016). Both add the same leaves in the same order.
 """
 
 from __future__ import annotations
@@ -104,8 +104,11 @@ def _levels(trees: Trees) -> list[tuple[Ints, Ints]]:
 
 
 def _nodes(trees: Trees, levels: list[tuple[Ints, Ints]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The nodes level by level, so that the first levels of all trees share cache lines; and their values."""
+    """The roots, then each tree level by level, so that a tree stays in the cache for many rows; and the values."""
     order = np.concatenate([nodes for nodes, _ in levels])
+    owner = np.concatenate([owners for _, owners in levels])
+    roots = len(trees.roots)
+    order[roots:] = order[roots:][np.argsort(owner[roots:], kind="stable")]
     place = np.empty(len(trees.left), np.int64)
     place[order] = np.arange(len(order))
     left = trees.left[order]

@@ -27,6 +27,9 @@ NODE = np.dtype([("threshold", "f8"), ("column", "i4"), ("step", "i4")])
 FLOAT32, NO_INFINITY, NO_NAN, FLUSH, NEGATIVE_IS_LEFT = 1, 2, 4, 8, 16
 """Rules by which a library reads a row: see `Trees.rules`."""
 
+BLOCK = 256
+"""Rows that go through a tree while it is in the cache."""
+
 LANES = 16
 """Rows that the bit vectors advance together."""
 
@@ -86,9 +89,27 @@ def _side(value, rules, words):
 
 
 @kernel
-def _next(row, nodes, i):
+def _read_all(flat, matrix, rules, zero_is_missing, set_features, set_starts, set_words):
+    """The columns of rows one after another; whether the library would take them."""
+    width = 2 * (matrix.shape[1] + len(set_features))
+    for r in range(len(matrix)):
+        row = flat[r * width : (r + 1) * width]
+        if not _read(row, matrix[r], rules, zero_is_missing, set_features, set_starts, set_words):
+            return False
+    return True
+
+
+@kernel
+def _next(flat, base, nodes, i):
     node = nodes[i]
-    return i + np.int64(node.step) - np.int64(row[node.column] <= node.threshold)
+    return i + np.int64(node.step) - np.int64(flat[base + node.column] <= node.threshold)
+
+
+@kernel
+def _begin(out, start):
+    for r in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[r, k] = start[k]
 
 
 @kernel
@@ -100,35 +121,37 @@ def _add(out, values, first, leaf):
 @kernel
 def walk(matrix, rules, zero_is_missing, set_features, set_starts, set_words, nodes, values, targets, start, out):
     """Set `out` to `start` plus each tree's leaf, in the order of the trees; False if the library refuses a row."""
-    row = np.empty(2 * (matrix.shape[1] + len(set_features)))
-    trees = len(targets)
-    leaves = np.empty(trees, np.int64)
-    for r in range(len(matrix)):
-        if not _read(row, matrix[r], rules, zero_is_missing, set_features, set_starts, set_words):
+    width, trees = 2 * (matrix.shape[1] + len(set_features)), len(targets)
+    flat = np.empty(min(len(matrix), BLOCK) * width)
+    bases, at = np.empty(8, np.int64), np.empty(8, np.int64)
+    for begin in range(0, len(matrix), BLOCK):
+        rows = min(BLOCK, len(matrix) - begin)
+        block = matrix[begin : begin + rows]
+        if not _read_all(flat, block, rules, zero_is_missing, set_features, set_starts, set_words):
             return False
-        sums = out[r]
-        sums[:] = start
-        t = 0
-        while t + 8 <= trees:
-            a, b, c, d, e, f, g, h = t, t + 1, t + 2, t + 3, t + 4, t + 5, t + 6, t + 7
-            while True:
-                a0, b0, c0, d0, e0, f0, g0, h0 = a, b, c, d, e, f, g, h
-                a, b, c, d = _next(row, nodes, a), _next(row, nodes, b), _next(row, nodes, c), _next(row, nodes, d)
-                e, f, g, h = _next(row, nodes, e), _next(row, nodes, f), _next(row, nodes, g), _next(row, nodes, h)
-                moved = (a ^ a0) | (b ^ b0) | (c ^ c0) | (d ^ d0) | (e ^ e0) | (f ^ f0) | (g ^ g0) | (h ^ h0)
-                if moved == 0:
-                    break
-            leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3] = a, b, c, d
-            leaves[t + 4], leaves[t + 5], leaves[t + 6], leaves[t + 7] = e, f, g, h
-            t += 8
-        while t < trees:
-            a, a0 = t, -1
-            while a != a0:
-                a0, a = a, _next(row, nodes, a)
-            leaves[t] = a
-            t += 1
-        for t in range(trees):
-            _add(sums, values, targets[t], leaves[t])
+        _begin(out[begin : begin + rows], start)
+        tree, row, next_tree, next_row, left = 0, 0, 0, 0, trees * rows
+        while left > 0:
+            count = min(8, left)
+            for lane in range(8):  # a tree's rows one after another, then the next tree's
+                at[lane], bases[lane] = next_tree, next_row * width
+                if lane + 1 < count or count == 8:  # lanes that are left over repeat the last one
+                    next_row += 1
+                    if next_row == rows:
+                        next_row, next_tree = 0, next_tree + 1
+            moved = 1
+            while moved != 0:
+                moved = 0
+                for lane in range(8):
+                    i = at[lane]
+                    at[lane] = _next(flat, bases[lane], nodes, i)
+                    moved |= at[lane] ^ i
+            for lane in range(count):
+                _add(out[begin + row], values, targets[tree], at[lane])
+                row += 1
+                if row == rows:
+                    row, tree = 0, tree + 1
+            left -= count
     return True
 
 
@@ -191,12 +214,13 @@ def score(
                 return False
             for c in range(columns):
                 lanes[c * LANES + lane] = row[c]
-        bits[:] = _ALL
+        for i in range(len(bits)):
+            bits[i] = _ALL
         for c in range(columns):
             for i in range(column_starts[c], column_starts[c + 1]):
                 if not _strike(bits, np.int64(trees[i]) * LANES, lanes, c * LANES, thresholds[i], masks[i]):
                     break
-        out[begin : begin + count] = start
+        _begin(out[begin : begin + count], start)
         for t in range(len(bases)):
             for lane in range(count):
                 leaf = bases[t] + np.int64(_lowest_bit(bits[t * LANES + lane]))
