@@ -18,7 +18,7 @@ from benchmarks.serving.contestant import CannotServeError, Contestant
 from noria.gateway.ports import free_port
 
 MARK = "NORIA_BENCHMARK"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.005
 

@@ -18,6 +18,8 @@ from benchmarks.serving.loads import Closed
 from benchmarks.serving.processes import Running, running, settle
 
 LoadOf = Callable[[str, bytes], Load]
+TRIES = 2
+"""A contestant that couldn't be measured so often is let be."""
 WARM_UP = Closed(connections=8, seconds=2)
 
 
@@ -30,13 +32,15 @@ class Found:
         faster: the reference's requests a second ÷ its own, of neighbours, by the name of the load.
         starts: seconds to the first right answer.
         pss: MiB after the loads.
-        why: why it couldn't be measured (to the end); empty if it could.
+        failed: rounds in which it couldn't be measured.
+        why: of the last one of them.
     """
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
     faster: dict[str, list[float]] = field(default_factory=dict)
     starts: list[float] = field(default_factory=list)
     pss: list[float] = field(default_factory=list)
+    failed: int = 0
     why: str = ""
 
     @property
@@ -74,13 +78,14 @@ def compete(
         with _off_core(core), running(reference, core) as first:
             WARM_UP(first.url, reference.bodies[0])
             for other in others if turn % 2 == 0 else reversed(others):
-                if found[other.name].why:
+                if found[other.name].failed == TRIES:
                     continue
                 print(f"round {turn + 1}: {other.name}", flush=True)
                 try:
                     _duel(first, other, loads, found, core, other_first=turn % 2 == 1)
                 except CannotServeError as error:
                     found[other.name].why = str(error)
+                    found[other.name].failed += 1
             found[reference.name].starts.append(first.start_seconds)
             found[reference.name].pss.append(first.family.pss_mib())
     return found

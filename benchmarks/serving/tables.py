@@ -22,8 +22,8 @@ def speed(title: str, found: Mapping[str, Found], rate: float, note: str) -> str
 
 def _row(name: str, one: Found, columns: int) -> list[str]:
     if not one.loads:
-        return [name, f"not measured: {one.why}", *["-"] * (columns - 2)]
-    cells = [f"{name} (then not: {one.why})" if one.why else name]
+        return [name, _why(one), *["-"] * (columns - 2)]
+    cells = [f"{name} ({one.failed} rounds {_why(one)})" if one.failed else name]
     for load in ("many", "one"):
         ratio = f"{median(one.faster[load]):.2f}" if load in one.faster else "1.00"
         cells += [
@@ -38,9 +38,7 @@ def _row(name: str, one: Found, columns: int) -> list[str]:
 def startup(found: Mapping[str, Found], rounds: int) -> str:
     """How long everybody takes to the first answer, and how much memory."""
     rows = [
-        (name, f"{median(one.starts):.2f}", f"{median(one.pss):,.0f}")
-        if one.starts
-        else (name, f"not measured: {one.why}", "-")
+        (name, f"{median(one.starts):.2f}", f"{median(one.pss):,.0f}") if one.starts else (name, _why(one), "-")
         for name, one in found.items()
     ]
     note = (
@@ -48,3 +46,7 @@ def startup(found: Mapping[str, Found], rounds: int) -> str:
         f"size of all processes after the loads. Medians of {rounds} starts."
     )
     return markdown("Start and memory of the same servers", ("server", "seconds", "PSS, MiB"), rows, note)
+
+
+def _why(one: Found) -> str:
+    return f"not measured: {' '.join(one.why.split())}".replace("|", "/")

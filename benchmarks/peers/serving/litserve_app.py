@@ -34,7 +34,8 @@ class PredictBatched(Predict):
 
 if __name__ == "__main__":
     api = Predict() if batch == 1 else PredictBatched(max_batch_size=batch, batch_timeout=0.001)
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
+    # Without fast_queue: on one core its ZeroMQ was the slower way.
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(
         host="127.0.0.1",
         port=port,
