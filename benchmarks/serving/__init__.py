@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from benchmarks.measure import markdown
 from benchmarks.serving import balancers, example, lookups, one_row, trees
-from benchmarks.serving.contestant import Contestant
+from benchmarks.serving.contestant import ASKED, Contestant
 from benchmarks.serving.environments import PACKAGES, peer
 from benchmarks.serving.loads import CONNECTIONS, Closed, Open, install_wrk
-from benchmarks.serving.rounds import Found, compete
+from benchmarks.serving.rounds import Found, LoadOf, compete
 from benchmarks.serving.tables import speed, startup
 
 ROUNDS, SECONDS = 3, 3.0
@@ -44,7 +44,7 @@ def _measure(
     sides: tuple[Contestant, list[Contestant]], rounds: int, seconds: float, rate: float, core: int | None = 0
 ) -> dict[str, Found]:
     client = None if core is None else 1
-    loads = {
+    loads: dict[str, LoadOf] = {
         "many": Closed(CONNECTIONS, seconds, client),
         "one": Closed(1, seconds, client),
         "open": Open(rate, 2 * seconds, client),
@@ -121,7 +121,7 @@ def _rules(rounds: int, seconds: float, rate: float) -> str:
     return (
         f"Every peer is measured right after noria (in every other round before), {rounds} rounds of {seconds:g} s, who "
         "isn't measured is frozen; the figures are medians, the ratio is the median of neighbours'. Of each server the "
-        f"answers to {example.ASKED} requests are compared with the model's own before. wrk is a closed loop; open means "
+        f"answers to {ASKED} requests are compared with the model's own before. wrk is a closed loop; open means "
         f"{rate:g} requests a second that are due at random, clocks running from when each was due (a client of ours)."
     )
 

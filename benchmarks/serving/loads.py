@@ -47,7 +47,17 @@ end
             (Path(folder) / "body").write_bytes(body)
             file = Path(folder) / "load.lua"
             file.write_text(script.replace('"BODY"', json.dumps(str(Path(folder) / "body"))))
-            words = ("wrk", "-t1", f"-c{self.connections}", f"-d{max(1, round(self.seconds))}s", "-s", str(file), url)
+            words = (
+                "wrk",
+                "-t1",
+                f"-c{self.connections}",
+                f"-d{max(1, round(self.seconds))}s",
+                "--timeout",
+                "20s",
+                "-s",
+                str(file),
+                url,
+            )
             said = _output(words, self.core)
         line = next(line for line in said.splitlines() if line.startswith("RESULT"))
         requests, micros, p50, p99, errors = (float(word) for word in line.split()[1:])

@@ -61,8 +61,8 @@ def _mosec(model: str, batch: int, label: str, bodies: list[bytes], right: Right
     where = peer("mosec")
     words = (str(where.python), str(PEERS / "mosec_app.py"), "--address", "127.0.0.1", "--port", "{port}")
     environ = {"BATCH": str(batch), "MODEL": model}
-    words = (*words, "--log-level", "warning")
-    return Contestant(f"mosec{label}", words, "/inference", bodies, right, environ=environ, why=where.why)
+    quiet = ("--log-level", "warning")
+    return Contestant(f"mosec{label}", (*words, *quiet), "/inference", bodies, right, environ=environ, why=where.why)
 
 
 def _ray(example: Example, batch: int, label: str, bodies: list[bytes], right: Right) -> Contestant:

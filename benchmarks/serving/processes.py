@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -149,6 +150,7 @@ def running(contestant: Contestant, core: int | None = 0) -> Iterator[Running]:
                 log,
                 contestant.folder,
             )
+            _wait_for(ports[3:], process)
             _first_answer(contestant, port, process, log)
             one = Running(contestant, port, family, time.perf_counter() - began)
             verify(contestant, port)
@@ -208,6 +210,18 @@ def _ports(count: int) -> list[int]:
     for _ in range(count):
         found.append(free_port(found))
     return found
+
+
+def _wait_for(ports: Sequence[int], process: subprocess.Popen[bytes]) -> None:
+    """Wait until all helpers listen: a balancer answers as soon as one of its servers does."""
+    deadline = time.monotonic() + START_SECONDS
+    for port in ports:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(POLL_SECONDS)
 
 
 def _first_answer(contestant: Contestant, port: int, process: subprocess.Popen[bytes], log: IO[str]) -> None:

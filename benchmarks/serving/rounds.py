@@ -50,7 +50,7 @@ class Found:
 
     def middle(self, load: str, what: str) -> float:
         """The median of `rate`, `p50` or `p99`."""
-        return median(getattr(one, what) for one in self.loads[load])
+        return float(median(getattr(one, what) for one in self.loads[load]))
 
 
 def compete(

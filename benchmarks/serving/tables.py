@@ -13,7 +13,7 @@ def speed(title: str, found: Mapping[str, Found], rate: float, note: str) -> str
     """Requests a second and latencies of everybody."""
     header = (
         "server", "requests/s", "noria's ÷ its own", "p50 ms", "p99 ms", "alone: requests/s", "noria's ÷ its own", "p50 ms",
-        "p99 ms", f"open, {rate:g}/s: p50 ms", "p99 ms", "not 200",
+        "p99 ms", f"open, {rate:g}/s: p50 ms", "p99 ms", "not 200, or lost",
     )  # fmt: skip
     rows = [_row(name, one, len(header)) for name, one in found.items()]
     note += " Requests/s with 32 connections; alone: with one."

@@ -7,9 +7,9 @@ import subprocess
 
 import numpy as np
 
-from benchmarks.serving.contestant import Contestant
+from benchmarks.serving.contestant import ASKED, Contestant
 from benchmarks.serving.environments import PEERS, peer
-from benchmarks.serving.example import ASKED, CANDIDATES, FEW, Example, named
+from benchmarks.serving.example import CANDIDATES, FEW, Example, named
 from benchmarks.serving.one_row import fastapi, noria
 
 

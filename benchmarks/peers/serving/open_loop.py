@@ -22,7 +22,7 @@ REQUEST = (
     f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
     f"Content-Length: {len(body)}\r\n\r\n"
 ).encode() + body
-GRACE = 5.0
+GRACE = 20.0
 """Seconds for the last answers."""
 SPIN = 0.0015
 """Before a request is due the client doesn't sleep: epoll's timeouts are whole milliseconds."""
