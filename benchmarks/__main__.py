@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, features, http, install, predictors, startup, steps, streams, turn, visible
+from benchmarks import batch, features, http, install, predictors, serving, startup, steps, streams, turn, visible
 
 ALL = {
     "startup": startup.run,
@@ -23,6 +23,7 @@ ALL = {
     "visible": visible.run,
     "features": features.run,
     "http": http.run,
+    "serving": serving.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LIBRARIES = (

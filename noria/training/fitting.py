@@ -17,6 +17,7 @@ from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
 from noria.training.estimator import Estimator, dump, fresh_copy, scores
+from noria.training.fast import predictor_of
 from noria.training.inputs import ModelInputs, to_matrix
 from noria.training.metrics import METRICS, check_metrics, judge
 
@@ -62,6 +63,7 @@ def train_and_register(
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed)
+        predictor_of(fitted.estimator)  # compiles what a server would compile at its first start
     schema = pipeline.input_schema()
     registry = ModelRegistry.of(workspace)
     version = registry.register(
