@@ -135,7 +135,7 @@ USER {UID}:{UID}
 VOLUME /app/.noria
 
 # Beyond loopback noria needs NORIA_SERVE_API_KEYS, SHA-256 digests of the keys: it ends without.
-# TLS is taken to end before the container (an ingress, a proxy). If not: NORIA_SERVE_CERTIFICATE, and NORIA_SERVE_TLS=here.
+# TLS is taken to end before the container, at a proxy. If not: NORIA_SERVE_CERTIFICATE and NORIA_SERVE_TLS=here.
 ENV NORIA_SERVE_HOST=0.0.0.0 NORIA_SERVE_PORT={to.inside} NORIA_SERVE_TLS=elsewhere
 EXPOSE {to.inside}
 STOPSIGNAL SIGTERM

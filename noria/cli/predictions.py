@@ -30,7 +30,7 @@ def listing(options: Namespace) -> int:
         (
             to_iso(one.at)[:19],
             one.id,
-            one.kind if one.model is None else f"{one.model}@{one.version}",
+            _who(one.kind, one.model, one.version, one.variant),
             f"{one.latency * 1000:.1f}",
             ", ".join(_in_short(read) for read in one.groups) or None,
             _shortened(_result(one.output)),
@@ -145,12 +145,14 @@ def _traced(one: Prediction, workspace: Workspace) -> dict[str, Any]:
 
 
 def _tell(one: dict[str, Any]) -> None:
-    who = one["kind"] if one.get("model") is None else f"{one['model']}@{one['version']}"
+    who = _who(one["kind"], one.get("model"), one.get("version"), one.get("variant", ""))
     out(f"{one['id']}  {who}  answered {one['at']} in {one['latency'] * 1000:.1f} ms")
     registered = one.get("registered")
     if registered:
         data = ", ".join(f"{name} version {version}" for name, version in registered["data"].items())
         out(f"  model     registered {registered['at'][:19]} by run {registered['run']}, trained on {data}")
+    if one.get("traceparent"):
+        out(f"  trace     {one['traceparent']}")
     if one.get("inputs") is not None:
         out(f"  asked     {_shortened(_given(one['inputs']), 200)}")
     if one.get("output") is not None:
@@ -166,6 +168,12 @@ def _tell(one: dict[str, Any]) -> None:
         out(table(("entity", "feature", "value", "status", "newest event"), rows))
         if read["rows"] > _MOST_ROWS:
             out(f"  … of {read['rows']} entities")
+
+
+def _who(kind: str, model: str | None, version: int | None, variant: str) -> str:
+    """Who answered: `late@3`, and which variant it was while something was tried: `late@4 (canary)`."""
+    label = kind if model is None else f"{model}@{version}"
+    return f"{label} ({variant})" if variant else label
 
 
 def _status(read: dict[str, Any], at: int) -> str:
