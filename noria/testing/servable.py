@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -73,3 +75,29 @@ class ServableConformance:
         with pytest.raises(RequestError) as caught:
             tabular.table({"unheard of": [1]})
         assert caught.value.field == "unheard of"
+
+    def test_its_requests_have_sizes_and_entities(self) -> None:
+        servable: Any = self.servable()
+        for operation in servable.operations:
+            request = servable.decode(operation, msgspec.json.encode(servable.describe(operation)["example"]))
+            rows = servable.size(operation, request) if hasattr(servable, "size") else 1
+            assert rows >= 1
+            if hasattr(servable, "entities"):
+                entities = servable.entities(operation, request)
+                assert all(isinstance(entity, str) for entity in entities)
+                assert len(entities) in (0, rows)
+
+    def test_parts_of_a_request_join_to_its_answer(self) -> None:
+        servable: Any = self.servable()
+        if not hasattr(servable, "part"):
+            return
+        for operation in servable.operations:
+            request = servable.decode(operation, msgspec.json.encode(servable.describe(operation)["example"]))
+            (whole,) = servable.answer(operation, [request])
+            places = range(servable.size(operation, request))
+            answers = [
+                ([place], servable.answer(operation, [servable.part(operation, request, [place])])[0])
+                for place in places
+            ]
+            joined = msgspec.to_builtins(servable.joined(operation, answers[::-1]))
+            assert {name: joined[name] for name in msgspec.to_builtins(whole)} == msgspec.to_builtins(whole)
