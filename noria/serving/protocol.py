@@ -31,6 +31,7 @@ _REASONS = {
     408: b"Request Timeout", 409: b"Conflict", 413: b"Content Too Large", 415: b"Unsupported Media Type",
     422: b"Unprocessable Content", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
     500: b"Internal Server Error", 503: b"Service Unavailable", 504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _STARTS = {
     (status, kind): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, reason, kind)
@@ -44,6 +45,7 @@ _KEPT = frozenset(
     )
 )  # fmt: skip
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")  # RFC 9112, section 3.2
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class HttpProtocol(asyncio.Protocol):
         self._at_end = False
         self._draining = False
         self._unsent = 0
+        self._known_host = b""
         self._reset()
         self.since = time.monotonic()  # when the connection began to wait for what it is waiting for
 
@@ -186,7 +189,7 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._expects = False
+        self._expects = self._has_host = self._has_body = False
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -212,7 +215,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._fruitless += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
             if self._fruitless > MAX_HEAD:  # one header, or one chunk's line, that doesn't end
                 raise self._long_head()
         except httptools.HttpParserCallbackError as error:
@@ -222,6 +225,13 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(RequestError(f"not a proper HTTP request: {error}"))
         except RequestError as error:
             self._refuse(error)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:  # to speak another protocol: declined by going on in this one
+                data = data[offer.args[0] :]
 
     def pause_writing(self) -> None:
         self._unread = True
@@ -253,18 +263,28 @@ class HttpProtocol(asyncio.Protocol):
         name = name.lower()
         if name in _KEPT:
             self._headers[name] = value
+        elif name == b"host":
+            self._check_host(value)
         elif name == b"content-length":
-            if int(value) > self._limits.max_body_bytes:
+            length = int(value)
+            if length > self._limits.max_body_bytes:
                 raise self._too_large()
+            self._has_body = length > 0
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue" and self._parser.get_http_version() != "1.0"
-        elif name == b"transfer-encoding" and (
-            value.strip().lower() != b"chunked" or self._parser.get_http_version() == "1.0"
-        ):
-            raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported here")
+        elif name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked" or self._parser.get_http_version() == "1.0":
+                raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported here")
+            self._has_body = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        version = self._parser.get_http_version()
+        if version == "1.1":
+            if not self._has_host:
+                raise RequestError("the header Host is missing", hint="HTTP/1.1 demands it, if only an empty one")
+        elif version != "1.0":
+            raise RequestError(f"HTTP/{version} is not spoken here", status=505, hint="speak HTTP/1.1")
         if self._expects:
             self._invite_body()
 
@@ -276,9 +296,12 @@ class HttpProtocol(asyncio.Protocol):
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        if self._parser.should_upgrade():
-            raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header")
-        exchange = Exchange(self, self._parser.get_method(), _path(self._url), self._headers)
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise RequestError("this server is no proxy: it makes no tunnels")
+        if self._has_body and self._parser.should_upgrade():  # httptools would take the body for the next request
+            raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header with a body")
+        exchange = Exchange(self, method, _path(self._url), self._headers)
         exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
         self._closing = not exchange.keep_alive
@@ -356,14 +379,16 @@ class HttpProtocol(asyncio.Protocol):
         if self._admitting:  # an answer given at once comes back here: the loop below goes on
             return
         self._admitting = True
-        while self._held and not self._is_full():
-            exchange, error = self._held.popleft()
-            self._waiting.append(exchange)
-            if error is None:
-                self._handler.handle(exchange)
-            else:
-                self._handler.refuse(exchange, error)
-        self._admitting = False
+        try:
+            while self._held and not self._is_full():
+                exchange, error = self._held.popleft()
+                self._waiting.append(exchange)
+                if error is None:
+                    self._handler.handle(exchange)
+                else:
+                    self._handler.refuse(exchange, error)
+        finally:
+            self._admitting = False
         if self._expects and not self._in_head:
             self._invite_body()
         self._pause_or_resume()
@@ -388,6 +413,12 @@ class HttpProtocol(asyncio.Protocol):
             self._expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def _check_host(self, value: bytes) -> None:
+        """Refuse a second Host, or one that is none: who stands in front may have read another (RFC 9112, 3.2)."""
+        if self._has_host or (value != self._known_host and not _HOST.fullmatch(value)):
+            raise RequestError(f"the header Host is wrong: {value[:50].decode('latin-1')!r}", hint="send one, once")
+        self._has_host, self._known_host = True, value
+
     def _count_head(self, size: int) -> None:
         self._fruitless = 0
         self._head += size
@@ -405,7 +436,10 @@ class HttpProtocol(asyncio.Protocol):
         )
 
     def _refuse(self, error: RequestError) -> None:
-        self._closing = self._refused = True
+        self._refused = True
+        if self._closing:  # what follows a last request is no request
+            return
+        self._closing = True
         exchange = Exchange(self, b"", b"", {})
         exchange.keep_alive = False
         self.since = exchange.started
@@ -432,6 +466,10 @@ def _path(url: bytes) -> bytes:
     """
     if url.startswith(b"/") and b"?" not in url and b"#" not in url:
         return url
+    if b"#" in url:
+        raise RequestError(
+            "the URL has a fragment", hint="a fragment is the client's own affair: send what is before #"
+        )
     try:
         return httptools.parse_url(url).path or b"/"
     except httptools.HttpParserInvalidURLError as error:
