@@ -321,6 +321,8 @@ class HttpProtocol(asyncio.Protocol):
                 self._closing = True
                 self._waiting.clear()
                 self._held.clear()
+        if ready and not (self._waiting or self._in_request):
+            self.since = time.monotonic()  # an answer that took long has not been idleness
         if ready and self._transport is not None:
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
             if self._closing and not self._waiting and not self._held:
