@@ -171,7 +171,7 @@ def crowd(tmp_path: Path, count: int) -> None:
     """Idle connections through the balancer, and a normal client beside them."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = min(count, hard - 2000)
+    count = min(count, hard // 4 - 300)  # HAProxy wants four descriptors for each
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         with balanced(tmp_path, max_connections=count + 100) as (proxy, pid), contextlib.ExitStack() as stack:
