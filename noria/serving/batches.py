@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import Chosen, PredictionLog
 from noria.serving.protocol import Exchange, Reply
 from noria.serving.replies import Replies
+from noria.serving.retired import Retired
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
 
@@ -35,8 +35,6 @@ PIECE_SECONDS = 0.05
 """How much a thread is given at a time."""
 LOG_EVERY = 100
 """One prediction in so many is logged."""
-KEPT_VERSIONS = 16
-"""Versions that are not loaded any more but still told in the metrics."""
 
 _SWEEP_SECONDS = 0.02
 _JSON = b"application/json"
@@ -61,7 +59,7 @@ class Batches:
         self._encode = msgspec.json.Encoder().encode
         self._lanes: dict[tuple[int, str], Lane] = {}
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "noria-batch")
-        self._retired: deque[tuple[str, int]] = deque()
+        self._retired = Retired(metrics)
         self._scheduled = self._sweeping = False
         self._until_log = 1
 
@@ -203,16 +201,7 @@ class Batches:
         except Exception as error:
             if self._logger is not None:
                 self._logger.log_error(error, model=servable.model, version=servable.version)
-        self._forget(servable)
-
-    def _forget(self, servable: Servable) -> None:
-        """Keep the metrics of the versions that were retired last, and those alone: versions come without end."""
-        self._retired.append((servable.model, servable.version))
-        if len(self._retired) > KEPT_VERSIONS:
-            model, version = self._retired.popleft()
-            loaded = {(lane.servable.model, lane.servable.version) for lane in list(self._lanes.values())}
-            if (model, version) not in loaded and (model, version) not in self._retired:
-                self._metrics.forget(model=model, version=str(version))
+        self._retired.add(servable, [lane.servable for lane in list(self._lanes.values())])
 
     # --- replies
 
