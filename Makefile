@@ -18,13 +18,15 @@ test: $(VENV)/.dev servers
 soak: $(VENV)/.dev servers
 	$(BIN)/python -m pytest -m soak -s
 
-# Databases that no package on PyPI has. Elsewhere than on Debian, or without the right to install, their tests skip.
+# Databases and clients that no package on PyPI has. Elsewhere than on Debian, or without the right to install, their
+# tests skip.
 servers:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -x /usr/sbin/mariadbd ] || { \
-	    echo "Installing PostgreSQL and MariaDB for the tests"; \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -x /usr/sbin/mariadbd ] \
+	    && [ -x /usr/bin/wrk ] && [ -x /usr/bin/h2load ] && [ -x /usr/bin/curl ] && [ -x /usr/bin/openssl ] || { \
+	    echo "Installing PostgreSQL, MariaDB and HTTP clients for the tests"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	      postgresql mariadb-server >/dev/null 2>&1 || echo "they can't be installed: their tests will skip"; }; \
+	      postgresql mariadb-server curl wrk nghttp2-client openssl >/dev/null 2>&1 || echo "they can't be installed: their tests will skip"; }; \
 	fi
 
 check: $(VENV)/.dev

@@ -12,20 +12,21 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import Random
 from typing import Any
 
 import msgspec
 
-from noria.core import NoriaError, RequestError
+from noria.core import NoriaError, RequestError, StorageError
 from noria.features.reads import GroupRead
 from noria.serving.lane import Lane, Traced
 from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import Chosen, PredictionLog
 from noria.serving.protocol import Exchange, Reply
 from noria.serving.replies import Replies
+from noria.serving.retired import Retired
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector, MLLogger
 
@@ -61,6 +62,7 @@ class Batches:
         self._lanes: dict[tuple[int, str, str], Lane] = {}
         self._random = random or Random()
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "noria-batch")
+        self._retired = Retired(metrics)
         self._scheduled = self._sweeping = False
         self._until_log = 1
 
@@ -71,8 +73,11 @@ class Batches:
     def warm_up(self, servable: Servable) -> None:
         """Have a servable do once what makes first requests slow, and measure what it takes for the next ones."""
         servable.warm_up()
-        for operation in servable.operations:
-            self._lane(servable, operation).measure()
+        lanes = [Lane(servable, operation, self._metrics) for operation in servable.operations]
+        for lane in lanes:
+            lane.measure()
+        for lane in lanes:
+            self._lanes[id(servable), lane.operation, ""] = lane
 
     def add(self, exchange: Exchange, servable: Servable, operation: str, request: Any, *, aside: bool = False) -> None:
         """Put a decoded request into this turn's batch.
@@ -97,7 +102,7 @@ class Batches:
     def answer_all(self) -> None:
         """Answer every open batch, or have a thread do it."""
         self._scheduled = False
-        open_lanes = [lane for lane in self._lanes.values() if lane.exchanges and not lane.busy_until]
+        open_lanes = [lane for lane in list(self._lanes.values()) if lane.exchanges and not lane.busy_until]
         if len(open_lanes) > 1:  # whoever comes first is faster: no variant of a deployment always does
             self._random.shuffle(open_lanes)
         for lane in open_lanes:
@@ -105,14 +110,17 @@ class Batches:
 
     def retire(self, servable: Servable) -> None:
         """Answer what has come in for a servable, then close it."""
-        lanes = [lane for lane in self._lanes.values() if lane.servable is servable]
-        for lane in lanes:
+        for lane in self._lanes_of(servable):
             lane.retired = True
         self._close_if_idle(servable)
 
     def close(self) -> None:
         """Let the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _lanes_of(self, servable: Servable) -> list[Lane]:
+        # A copy first: other threads may warm up a servable meanwhile.
+        return [lane for lane in list(self._lanes.values()) if lane.servable is servable]
 
     def _lane(self, servable: Servable, operation: str, twin: str = "") -> Lane:
         lane = self._lanes.get((id(servable), operation, twin))
@@ -129,11 +137,14 @@ class Batches:
         exchanges, requests, rows = lane.take()
         chosen = self._choose(exchanges)
         self._reply(lane, exchanges, requests, chosen, lane.work(requests, rows, traced=bool(chosen)))
+        if lane.retired:
+            self._close_if_idle(lane.servable)
 
     # --- by a thread
 
     def _send(self, lane: Lane) -> None:
         """Have a thread answer as much as is a piece of work."""
+        self._tell_late(lane.exchanges)
         exchanges, requests, rows = lane.take(PIECE_SECONDS)
         if not exchanges:
             self._close_if_idle(lane.servable)
@@ -145,7 +156,13 @@ class Batches:
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(_SWEEP_SECONDS, self._sweep)
-        work = loop.run_in_executor(self._threads, partial(lane.work, requests, rows, traced=bool(chosen)))
+        try:
+            work = loop.run_in_executor(self._threads, partial(lane.work, requests, rows, traced=bool(chosen)))
+        except RuntimeError as error:  # the threads are gone: the server is ending
+            lane.busy_until, lane.at_work = 0.0, ()
+            for exchange in exchanges:
+                self._replies.fail(exchange, StorageError(f"the server is stopping: {error}"))
+            return
         work.add_done_callback(partial(self._done, lane, exchanges, requests, chosen))
 
     def _done(
@@ -154,7 +171,7 @@ class Batches:
         exchanges: list[Exchange],
         requests: list[Any],
         chosen: Chosen,
-        work: asyncio.Future[Traced] | Future[Traced],
+        work: asyncio.Future[Traced],
     ) -> None:
         lane.busy_until, lane.at_work = 0.0, ()
         if work.cancelled():  # the server is ending
@@ -167,23 +184,32 @@ class Batches:
 
     def _sweep(self) -> None:
         """While threads work: tell those whose deadline is over, and come again."""
-        now = time.monotonic()
-        busy = [lane for lane in self._lanes.values() if lane.busy_until]
-        for lane in busy:
-            for exchange in (*lane.at_work, *lane.exchanges):
-                if exchange.deadline <= now and exchange.awaited:
-                    waited = now - exchange.started
-                    self._replies.fail(exchange, RequestError(f"there was no answer within {waited:.3g} s", status=504))
+        busy = [lane for lane in list(self._lanes.values()) if lane.busy_until]
         self._sweeping = bool(busy)
         if busy:
             asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+        for lane in busy:
+            self._tell_late((*lane.at_work, *lane.exchanges))
+
+    def _tell_late(self, exchanges: Sequence[Exchange]) -> None:
+        now = time.monotonic()
+        late = [exchange for exchange in exchanges if exchange.deadline <= now and exchange.awaited]
+        for exchange in late:
+            waited = now - exchange.started
+            self._replies.fail(exchange, RequestError(f"there was no answer within {waited:.3g} s", status=504))
 
     def _close_if_idle(self, servable: Servable) -> None:
-        lanes = [lane for lane in self._lanes.values() if lane.servable is servable]
+        lanes = self._lanes_of(servable)
         if any(lane.busy_until or lane.exchanges or not lane.retired for lane in lanes):
             return
-        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.servable is not servable}
-        servable.close()
+        for key in [key for key, lane in list(self._lanes.items()) if lane.servable is servable]:
+            del self._lanes[key]
+        try:
+            servable.close()
+        except Exception as error:
+            if self._logger is not None:
+                self._logger.log_error(error, model=servable.model, version=servable.version)
+        self._retired.add(servable, [lane.servable for lane in list(self._lanes.values())])
 
     # --- replies
 
@@ -197,20 +223,27 @@ class Batches:
         answers, reads = outcome
         lane.sizes.observe(len(exchanges))
         for exchange, request, answer in zip(exchanges, requests, answers, strict=True):
-            self._answer(lane, exchange, request, answer)
+            try:
+                self._answer(lane, exchange, request, answer)
+            except Exception as error:  # a mistake of ours or the servable's: the others' answers don't suffer
+                self._replies.fail(exchange, error)
         log = self._predictions
         if chosen and log is not None:
             for place, why in chosen:
                 if not isinstance(answers[place], BaseException):
-                    read = [GroupRead.of(one) for one in reads[place]] if reads else []
-                    _record(log, lane, why, exchanges[place], requests[place], answers[place], read)
+                    try:
+                        read = [GroupRead.of(one) for one in reads[place]] if reads else []
+                        _record(log, lane, why, exchanges[place], requests[place], answers[place], read)
+                    except Exception as error:
+                        self._replies.log_error(error, exchanges[place])
 
     def _answer(self, lane: Lane, exchange: Exchange, request: Any, answer: Any) -> None:
         if exchange.answer is not None:  # it was too late
             return
+        if isinstance(answer, BaseException):
+            self._fail(lane, exchange, answer)
+            return
         try:
-            if isinstance(answer, BaseException):
-                raise answer
             reply = (exchange.write or self.encode)(lane.servable, answer)
         except Exception as error:
             self._fail(lane, exchange, error)
@@ -224,7 +257,7 @@ class Batches:
         if self._until_log == 0:
             self._log(lane, exchange, request, answer)
 
-    def _fail(self, lane: Lane, exchange: Exchange, error: Exception) -> None:
+    def _fail(self, lane: Lane, exchange: Exchange, error: BaseException) -> None:
         """Tell an error; what a variant can't answer, the control answers."""
         trial = exchange.trial
         if trial is not None and getattr(error, "status", 500) >= 500:

@@ -22,6 +22,10 @@ PATH = b"/events"
 MAX_WAITING = 200_000
 """Events that may wait to be written."""
 
+_EXAMPLES: dict[str, Any] = {
+    "bool": True, "date": "2026-01-01", "str": "a", "uuid": "6f1c0a50-0000-4000-8000-000000000001",
+}  # fmt: skip
+
 _Request = tuple[Exchange, StreamSpec, Sequence[bytes], "Sequence[bytes] | None", "tuple[str, int] | None", bool]
 
 
@@ -121,7 +125,8 @@ class EventDoor:
 def describe(intake: Intake) -> dict[str, Any]:
     """The OpenAPI entry of `POST /events`."""
     schema, components = msgspec.json.schema_components([_Documented], ref_template="#/components/schemas/{name}")
-    example = {"events": [dict.fromkeys(spec.schema) for spec in list(intake.specs.values())[:1]]}
+    name, spec = next(iter(intake.specs.items()))
+    example = {"stream": name, "events": [{column: _example(kind) for column, kind in spec.schema.items()}]}
     return {
         "components": components,
         "post": {
@@ -132,13 +137,23 @@ def describe(intake: Intake) -> dict[str, Any]:
                 "content": {"application/json": {"schema": schema[0], "example": example}},
             },
             "responses": {
-                "200": {"description": "They are durable."},
-                "202": {"description": "They are on their way (durable=false)."},
-                "4XX": {"description": "None was taken; `field` says which event is wrong."},
-                "503": {"description": "Too many wait: send them again."},
+                "200": {"description": "They are durable.", "content": _counted("appended")},
+                "202": {"description": "They are on their way (durable=false).", "content": _counted("accepted")},
             },
         },
     }
+
+
+def _example(kind: str) -> Any:
+    plain = kind.partition("[")[0]
+    return (
+        None if kind.endswith("?") else "2026-01-01T00:00:00Z" if kind == "timestamp[iso]" else _EXAMPLES.get(plain, 1)
+    )
+
+
+def _counted(name: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {name: {"type": "integer"}}, "required": [name]}
+    return {"application/json": {"schema": schema}}
 
 
 class _Documented(msgspec.Struct):

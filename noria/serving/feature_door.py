@@ -246,8 +246,6 @@ class FeatureDoor:
                 },
                 "responses": {
                     "200": {"description": "OK", "content": {"application/json": {"schema": response}}},
-                    "4XX": {"description": "The request is wrong; `field` says where."},
-                    "503": {"description": "The online store can't be read, or a value in it is damaged."},
                 },
             },
         }

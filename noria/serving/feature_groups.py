@@ -15,7 +15,7 @@ MAX_IDS = 10_000
 """The most ids that a column of one request may have."""
 STATUSES = ("present", "missing", "expired")
 
-_MAX_PLANS = 1000
+_MAX_PLANS, _MAX_NAMES = 1000, 256  # that are remembered: clients may name the same feature again and again
 _INT64 = 2**63
 
 
@@ -65,9 +65,10 @@ class Groups:
         plan = self._plans.get((groups, features))
         if plan is None:
             plan = self._make_plan(groups, features)
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[groups, features] = plan
+            if len(groups) + len(features) <= _MAX_NAMES:
+                if len(self._plans) >= _MAX_PLANS:
+                    self._plans.clear()
+                self._plans[groups, features] = plan
         return plan
 
     def _make_plan(self, groups: tuple[str, ...], features: tuple[str, ...]) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria.serving.protocol import Exchange, Reply
+from noria.serving.replies import Replies
 from noria.serving.servable import Divisible
 
 
@@ -26,6 +27,11 @@ class Inner(Exchange):
         self.entity = asker.entity
         self.asker, self.tell, self.made = asker, tell, None
         self.write = self._keep
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it has no answer yet: it is asked for the server's own sake, whoever has gone."""
+        return self.answer is None
 
     def _keep(self, servable: Any, answer: Any) -> Reply:
         self.made = answer
@@ -68,7 +74,7 @@ class Whole:
         control: who knows how to join answers.
         operation: what was asked for.
         count: of the parts.
-        send: sends the reply to the request.
+        replies: sends the reply to the request.
         encode: makes a reply out of a servable and an answer.
     """
 
@@ -78,14 +84,14 @@ class Whole:
         control: Divisible,
         operation: str,
         count: int,
-        send: Callable[[Exchange, int, Reply], None],
+        replies: Replies,
         encode: Callable[[Any, Any], Reply],
     ) -> None:
         self._exchange = exchange
         self._control = control
         self._operation = operation
         self._left = count
-        self._send = send
+        self._replies = replies
         self._encode = encode
         self._answers: list[tuple[Sequence[int], Any]] = []
 
@@ -93,9 +99,15 @@ class Whole:
         """Take a part's answer; the first error is the whole request's."""
         self._left -= 1
         if status >= 400:
-            self._send(self._exchange, status, reply)
+            self._replies.send(self._exchange, status, reply)
             return
         self._answers.append((part.places, part.made))
-        if self._left == 0 and self._exchange.awaited:
+        if self._left > 0 or self._exchange.answer is not None:
+            return
+        try:
             answer = self._control.joined(self._operation, self._answers)
-            self._send(self._exchange, 200, (self._exchange.write or self._encode)(self._control, answer))
+            reply = (self._exchange.write or self._encode)(self._control, answer)
+        except Exception as error:
+            self._replies.fail(self._exchange, error)
+        else:
+            self._replies.send(self._exchange, 200, reply)

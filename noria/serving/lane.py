@@ -77,7 +77,8 @@ class Lane:
 
     def _refuse_if_late(self, exchange: Exchange, max_wait: float) -> None:
         now = time.monotonic()
-        wait = max(0.0, self.busy_until - now) + self.cost.seconds(self.rows)
+        # A thread that is late by a second is taken to need another one: one that hangs gathers no requests.
+        wait = (abs(self.busy_until - now) if self.busy_until else 0.0) + self.cost.seconds(self.rows)
         if wait > min(max_wait, exchange.deadline - now):
             label = f"{self.servable.model}@{self.servable.version}"
             raise OverloadedError(f"{label} has more to do than it can do in time: {wait:.2f} s of work", seconds=wait)
@@ -91,18 +92,18 @@ class Lane:
         if seconds is None:
             self.exchanges, self.requests, self.rows = [], [], 0
             return exchanges, requests, rows
-        wanted = [place for place, exchange in enumerate(exchanges) if _is_wanted(exchange)]
+        wanted = [place for place, exchange in enumerate(exchanges) if exchange.awaited]
         sizes = [1 if self._size is None else self._size(self.operation, requests[place]) for place in wanted]
         room, count, taken = self.cost.rows(seconds), 0, 0
         while count < len(wanted) and (count == 0 or taken + sizes[count] <= room):
             taken += sizes[count]
             count += 1
-        for exchange in exchanges:
-            if not exchange.awaited:
-                exchange.abandon()
         left = wanted[count:]
         self.exchanges, self.requests = [exchanges[place] for place in left], [requests[place] for place in left]
         self.rows = sum(sizes[count:])
+        for exchange in exchanges:  # only now: an answer makes room for a request that was held, which comes here
+            if not exchange.awaited:
+                exchange.abandon()
         return [exchanges[place] for place in wanted[:count]], [requests[place] for place in wanted[:count]], taken
 
     def work(self, requests: Sequence[Any], rows: int, *, traced: bool) -> Traced:
@@ -115,7 +116,7 @@ class Lane:
             answers = self._work(requests, traced=traced)
         except StorageError as error:
             return [error] * len(requests), ()
-        except Exception as error:
+        except BaseException as error:  # SystemExit too, and panics of libraries in Rust: each request gets an answer
             if len(requests) == 1:
                 return [error], ()
             return self._one_by_one(requests, traced=traced)
@@ -149,10 +150,6 @@ class Lane:
         """Learn from the servable's example what a batch costs; a servable without one is learnt from its requests."""
         for count, seconds in _measured(self.servable, self.operation, self._size):
             self.cost.learn(count, seconds)
-
-
-def _is_wanted(exchange: Exchange) -> bool:
-    return exchange.awaited and time.monotonic() < exchange.deadline
 
 
 def _measured(servable: Servable, operation: str, size: Any) -> Iterator[tuple[int, float]]:

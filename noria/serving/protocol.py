@@ -31,6 +31,7 @@ _REASONS = {
     408: b"Request Timeout", 409: b"Conflict", 413: b"Content Too Large", 415: b"Unsupported Media Type",
     422: b"Unprocessable Content", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
     500: b"Internal Server Error", 503: b"Service Unavailable", 504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _STARTS = {
     (status, kind): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, reason, kind)
@@ -48,6 +49,7 @@ _LOWER = {
     for spelled in ("Host", "Content-Type", "Content-Length", "Accept", "Authorization", "User-Agent", "Connection")
 }
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")  # RFC 9112, section 3.2
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ class HttpProtocol(asyncio.Protocol):
         self._at_end = False
         self._draining = False
         self._unsent = 0
+        self._known_host = b""
         self._reset()
         self.since = time.monotonic()  # when the connection began to wait for what it is waiting for
 
@@ -192,7 +195,7 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._expects = False
+        self._expects = self._has_host = self._has_body = False
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -218,7 +221,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._fruitless += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
             if self._fruitless > MAX_HEAD:  # one header, or one chunk's line, that doesn't end
                 raise self._long_head()
         except httptools.HttpParserCallbackError as error:
@@ -228,6 +231,13 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(RequestError(f"not a proper HTTP request: {error}"))
         except RequestError as error:
             self._refuse(error)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:  # to speak another protocol: declined by going on in this one
+                data = data[offer.args[0] :]
 
     def pause_writing(self) -> None:
         self._unread = True
@@ -264,19 +274,29 @@ class HttpProtocol(asyncio.Protocol):
         if name in _KEPT:
             # Of several, no traceparent counts (W3C Trace Context).
             self._headers[name] = b"" if name == b"traceparent" and name in self._headers else value
+        elif name == b"host":
+            self._check_host(value)
         elif name == b"content-length":
-            if int(value) > self._limits.max_body_bytes:
+            length = int(value)
+            if length > self._limits.max_body_bytes:
                 raise self._too_large()
+            self._has_body = length > 0
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue" and self._parser.get_http_version() != "1.0"
-        elif name == b"transfer-encoding" and (
-            value.strip().lower() != b"chunked" or self._parser.get_http_version() == "1.0"
-        ):
-            raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported here")
+        elif name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked" or self._parser.get_http_version() == "1.0":
+                raise RequestError(f"the transfer encoding {value[:50].decode('latin-1')!r} is not supported here")
+            self._has_body = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._fruitless = 0
+        version = self._parser.get_http_version()
+        if version == "1.1":
+            if not self._has_host:
+                raise RequestError("the header Host is missing", hint="HTTP/1.1 demands it, if only an empty one")
+        elif version != "1.0":
+            raise RequestError(f"HTTP/{version} is not spoken here", status=505, hint="speak HTTP/1.1")
         if self._expects:
             self._invite_body()
 
@@ -288,9 +308,12 @@ class HttpProtocol(asyncio.Protocol):
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        if self._parser.should_upgrade():
-            raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header")
-        exchange = Exchange(self, self._parser.get_method(), _path(self._url), self._headers)
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise RequestError("this server is no proxy: it makes no tunnels")
+        if self._has_body and self._parser.should_upgrade():  # httptools would take the body for the next request
+            raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header with a body")
+        exchange = Exchange(self, method, _path(self._url), self._headers)
         exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
         self._closing = not exchange.keep_alive
@@ -317,6 +340,8 @@ class HttpProtocol(asyncio.Protocol):
                 self._closing = True
                 self._waiting.clear()
                 self._held.clear()
+        if ready and not (self._waiting or self._in_request):
+            self.since = time.monotonic()  # an answer that took long has not been idleness
         if ready and self._transport is not None:
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
             if self._closing and not self._waiting and not self._held:
@@ -375,14 +400,16 @@ class HttpProtocol(asyncio.Protocol):
         if self._admitting:  # an answer given at once comes back here: the loop below goes on
             return
         self._admitting = True
-        while self._held and not self._is_full():
-            exchange, error = self._held.popleft()
-            self._waiting.append(exchange)
-            if error is None:
-                self._handler.handle(exchange)
-            else:
-                self._handler.refuse(exchange, error)
-        self._admitting = False
+        try:
+            while self._held and not self._is_full():
+                exchange, error = self._held.popleft()
+                self._waiting.append(exchange)
+                if error is None:
+                    self._handler.handle(exchange)
+                else:
+                    self._handler.refuse(exchange, error)
+        finally:
+            self._admitting = False
         if self._expects and not self._in_head:
             self._invite_body()
         self._pause_or_resume()
@@ -407,6 +434,12 @@ class HttpProtocol(asyncio.Protocol):
             self._expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def _check_host(self, value: bytes) -> None:
+        """Refuse a second Host, or one that is none: who stands in front may have read another (RFC 9112, 3.2)."""
+        if self._has_host or (value != self._known_host and not _HOST.fullmatch(value)):
+            raise RequestError(f"the header Host is wrong: {value[:50].decode('latin-1')!r}", hint="send one, once")
+        self._has_host, self._known_host = True, value
+
     def _long_head(self) -> RequestError:
         return RequestError(f"the request's headers are longer than {MAX_HEAD} bytes", status=431)
 
@@ -418,7 +451,10 @@ class HttpProtocol(asyncio.Protocol):
         )
 
     def _refuse(self, error: RequestError) -> None:
-        self._closing = self._refused = True
+        self._refused = True
+        if self._closing:  # what follows a last request is no request
+            return
+        self._closing = True
         exchange = Exchange(self, b"", b"", {})
         exchange.keep_alive = False
         self.since = exchange.started
@@ -445,6 +481,10 @@ def _path(url: bytes) -> bytes:
     """
     if url.startswith(b"/") and b"?" not in url and b"#" not in url:
         return url
+    if b"#" in url:
+        raise RequestError(
+            "the URL has a fragment", hint="a fragment is the client's own affair: send what is before #"
+        )
     try:
         return httptools.parse_url(url).path or b"/"
     except httptools.HttpParserInvalidURLError as error:

@@ -14,6 +14,8 @@ from noria.telemetry.metrics import SECONDS_BUCKETS, Counter, Histogram
 
 PROBLEM = b"application/problem+json"
 
+_METHODS = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b""))
+
 
 class OverloadedError(RequestError):
     """More is asked for than can be answered in time."""
@@ -86,7 +88,7 @@ class Replies:
         seconds = time.monotonic() - exchange.started
         found = self._counted.get((exchange.method, exchange.route, status))
         if found is None:
-            method = exchange.method.decode("latin-1") or "-"
+            method = (exchange.method.decode() or "-") if exchange.method in _METHODS else "_OTHER"
             labels = {"method": method, "path": exchange.route, "code": str(status)}
             found = self._counted[exchange.method, exchange.route, status] = (
                 self._metrics.counter("noria_http_requests", "Answered HTTP requests.", **labels),

@@ -155,6 +155,8 @@ class ModelServer:
         if self._loop is not None:
             self._batches.answer_all()  # what was accepted by the old version is answered by it
         self._models = {**self._models, model: after}
+        if before.trial is not None and before.trial is not after.trial:
+            before.trial.end(lambda: self._models[model].control)
         self._route()
         for servable in before.versions.values():
             if servable not in versions.values():
@@ -356,7 +358,7 @@ class ModelServer:
             self._batches.add(exchange, servable, operation, request)
             return
         control = cast(Divisible, trial.control)
-        whole = Whole(exchange, control, operation, len(rows), self._replies.send, self._batches.encode)
+        whole = Whole(exchange, control, operation, len(rows), self._replies, self._batches.encode)
         for assigned, places in rows.items():
             part = Part(exchange, operation, places, whole.tell)
             try:
@@ -469,14 +471,14 @@ class ModelServer:
 
     async def _drain(self) -> None:
         deadline = time.monotonic() + _DRAIN_SECONDS
-        if self._events is not None:
-            await self._events.drain()
         while self.connections and time.monotonic() < deadline:
             for connection in list(self.connections):
                 connection.drain()
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
+        if self._events is not None:  # only now: while clients send events, there is no end of them
+            await self._events.drain()
 
 
 def _about(model: Served) -> dict[str, Any]:

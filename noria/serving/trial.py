@@ -54,7 +54,8 @@ class Trial:
         self._ask_aside = shadow
         self._now = now or SystemClock().now
         self.deployment = deployment
-        self._seen: set[str] = set()
+        self._seen: set[int] = set()
+        self._successor: Callable[[], Servable] | None = None
         self._shadowed = 0
         self.update(deployment, servables)
 
@@ -69,6 +70,10 @@ class Trial:
         self._missing = Variant("", 0, 0.0)  # what a version that couldn't be loaded here would have answered
         self._exposes = reward is not None and self._expose is not None
         self._once = reward is not None and reward.by != "id"
+
+    def end(self, successor: Callable[[], Servable]) -> None:
+        """Ask no version any more, since it may be closed; what still fails, the successor answers."""
+        self._successor, self._servables = successor, {}
 
     def divide(self, exchange: Exchange, operation: str, request: Any) -> dict[Assigned, list[int]]:
         """The rows of each variant, or of its twin; a request that can't be divided is its first entity's.
@@ -136,21 +141,26 @@ class Trial:
         except Exception:  # it doesn't understand the request, or has too much to do
             self._tally("shadow").add(0.0, failed=True, entity=exchange.entity)
 
-    def failed(self, exchange: Exchange, error: Exception) -> Servable | None:
+    def failed(self, exchange: Exchange, error: BaseException) -> Servable | None:
         """Count a failure; gives the control if it hasn't been asked yet."""
         self._tally(exchange.variant).add(0.0, failed=True, entity=exchange.entity)
         exchange.trial, exchange.twin = None, ""
         if exchange.variant == self.deployment.control.name:
             return None
         exchange.variant = self.deployment.control.name
-        return self.control
+        return self.control if self._successor is None else self._successor()
 
     def _compared(self, given: Any, shadow: Inner, status: int, reply: Reply) -> None:
         self._shadowed -= 1
         tally = self._tally("shadow")
-        tally.add(time.monotonic() - shadow.started, failed=status >= 500, entity=shadow.asker.entity)
+        try:
+            agreed = status < 400 and agrees(given, shadow.made)
+        except Exception:  # it isn't made of what JSON is made of
+            status, agreed = 500, False
+        seconds = time.monotonic() - shadow.started
+        tally.add(seconds, failed=status >= 500, entity=shadow.asker.entity)
         if status < 400:
-            tally.compare(agreed=agrees(given, shadow.made))
+            tally.compare(agreed=agreed)
 
     def _tally(self, variant: str) -> Tally:
         tally = self.tallies.get(variant)
@@ -159,11 +169,12 @@ class Trial:
         return tally
 
     def _is_known(self, entity: str) -> bool:
-        if not entity or entity in self._seen:
+        known = hash(entity)  # a client may name entities of any length
+        if not entity or known in self._seen:
             return True
         if len(self._seen) >= MAX_ENTITIES:
             self._seen.clear()
-        self._seen.add(entity)
+        self._seen.add(known)
         return False
 
     def _write(self, exchange: Exchange, variant: Variant, entity: str) -> None:

@@ -143,6 +143,13 @@ class MetricsCollector:
         made = self._child("histogram", name, help, labels, Histogram(buckets))
         return made if isinstance(made, Histogram) else Histogram(buckets)
 
+    def forget(self, **labels: str) -> None:
+        """Tell no more of the instruments that have all these labels; recorded points stay."""
+        wanted = set(_labels(labels))
+        with self._lock:
+            for family in self._families.values():
+                family.children = {key: child for key, child in family.children.items() if not wanted <= set(key)}
+
     def record_metric(
         self, name: str, value: float, labels: Mapping[str, str] | None = None, at: int | None = None
     ) -> None:

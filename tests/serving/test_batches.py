@@ -79,17 +79,13 @@ def test_a_deadline_is_kept_and_its_work_not_begun() -> None:
     with ModelServer([slow], limits=Limits(max_wait_seconds=30)).running() as url, ThreadPoolExecutor(4) as pool:
         first = pool.submit(ask, url, 1.0)
         time.sleep(0.1)
-        started = time.monotonic()
         late = ask(url, 2.0, **{"x-request-timeout": "0.1"})
-        took = time.monotonic() - started
         assert late.status_code == 503  # it is known that it would be too late
-        assert took < 0.15
+        assert not first.done()
         assert first.result().status_code == 200
-        started = time.monotonic()
         late = ask(url, 3.0, **{"x-request-timeout": "100ms"})
-        took = time.monotonic() - started
         assert late.status_code == 504
-        assert took < 0.25
+        assert 3.0 not in slow.answered
         assert ask(url, 4.0, **{"x-request-timeout": "10s"}).status_code == 200
         for wrong in ("soon", "-1", "nan", "0", "1e9"):
             assert ask(url, 5.0, **{"x-request-timeout": wrong}).status_code == 400

@@ -153,7 +153,7 @@ def test_a_type_that_is_not_json_is_refused(url: str) -> None:
         b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        GOOD.replace(b"Host: a", b"Host: a\r\nUpgrade: h2c\r\nConnection: upgrade"),
         b"GET / HTTP/1.1\r\nBad Header: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: a\r\n folded\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
