@@ -11,32 +11,31 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
-from noria.core import ConfigError, NotFoundError, RequestError, StorageError, allowed
+from noria.core import ConfigError, NotFoundError, RequestError, StorageError
 from noria.registry import Deployment
 from noria.serving.access import Access
 from noria.serving.arrow_door import speak_arrow
 from noria.serving.batches import Batches
 from noria.serving.doors import Door
-from noria.serving.events import EventDoor, describe
+from noria.serving.events import EventDoor
 from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.frame_doors import KServeDoor, MlflowDoor
 from noria.serving.inner import Part, Whole
 from noria.serving.open_inference_door import OpenInferenceDoor
-from noria.serving.openapi import document
+from noria.serving.pages import Pages
 from noria.serving.prediction_log import PredictionLog
 from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
 from noria.serving.replies import Replies
 from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
+from noria.serving.routes import Routes
 from noria.serving.scopes import scope_of
 from noria.serving.servable import Divisible, Servable
 from noria.serving.served import Served
 from noria.serving.trial import Trial
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
-from noria.telemetry.metrics import OPENMETRICS, TEXT, Gauge
+from noria.telemetry.metrics import Gauge
 
 if TYPE_CHECKING:
     from noria.serving.grpc_door import GrpcDoor
@@ -46,7 +45,6 @@ __all__ = ["Limits", "ModelServer"]
 Background = Callable[[], Awaitable[None]]
 
 _DRAIN_SECONDS = 10.0
-_GET = (b"GET", b"HEAD")
 
 
 class ModelServer:
@@ -93,7 +91,8 @@ class ModelServer:
         self._features = features
         self._grpc = grpc
         routes = feast_routes(features, events) if events or features else {}
-        self._feast = describe_feast(routes)
+        self._metrics = metrics or MetricsCollector()
+        self._pages = Pages(self._metrics, events, features, describe_feast(routes))
         if events is not None:
             routes["/events"] = events.accept
         if features is not None:
@@ -107,10 +106,8 @@ class ModelServer:
         self._foreign = {segment: door for door in foreign for segment in door.segments}
         self.limits = limits or Limits()
         self.connections: set[HttpProtocol] = set()
-        self._metrics = metrics or MetricsCollector()
         self._keys = keys or Access()
         self._expose = expose
-        self._ready = False
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request_prefix = secrets.token_hex(4).encode()
@@ -194,13 +191,13 @@ class ModelServer:
             except StorageError:
                 server.close()
                 raise
-        self._ready = True
+        self._pages.ready = True
         fresh = [self._features.keep_fresh] if self._features is not None else []
         tasks = [asyncio.ensure_future(work()) for work in (self._watch_time, *fresh, *background)]
         if on_ready is not None:
             on_ready(*server.sockets[0].getsockname()[:2])
         await self._stop.wait()
-        self._ready = False
+        self._pages.ready = False
         server.close()
         for task in tasks:
             task.cancel()
@@ -264,7 +261,7 @@ class ModelServer:
         self._requests += 1
         exchange.request_id = exchange.request_id or b"%b-%x" % (self._request_prefix, self._requests)
         try:
-            target = self._operations.get(exchange.path)
+            target = self._routes.operations.get(exchange.path)
             if target is not None:
                 exchange.route, model, operation, version = target
             if target is not None and exchange.method == b"POST":
@@ -285,7 +282,7 @@ class ModelServer:
             elif foreign is not None:
                 foreign.accept(exchange, self)
             else:
-                self._answer_other(exchange)
+                exchange.respond(200, *self._pages.reply(exchange, self._routes, self._models))
         except Exception as error:
             self._replies.fail(exchange, error)
 
@@ -311,7 +308,7 @@ class ModelServer:
     @property
     def ready(self) -> bool:
         """Whether requests are answered."""
-        return self._ready
+        return self._pages.ready
 
     def admit(self, exchange: Exchange, scope: str | None) -> None:
         """Number a request that didn't come by HTTP, and check its key.
@@ -376,26 +373,10 @@ class ModelServer:
 
     def _route(self) -> None:
         """Work out who answers which path; done again when a model changes."""
-        self._operations: dict[bytes, tuple[str, Served, str, int | None]] = {}
-        offers: dict[str, list[Served]] = {}
+        self._routes = Routes.of(self._models.values())
         for model in self._models.values():
-            for operation in model.control.operations:
-                offers.setdefault(operation, []).append(model)
-                self._add_route(f"/models/{model.name}/{operation}", model, operation)
-            for version, servable in model.versions.items():
-                for operation in servable.operations:
-                    self._add_route(f"/models/{model.name}/versions/{version}/{operation}", model, operation, version)
+            for servable in model.versions.values():
                 self._info(servable).set(1)
-        self._several = {
-            f"/{o}".encode(): [s.name for s in offered] for o, offered in offers.items() if len(offered) > 1
-        }
-        alone = {operation: offered[0] for operation, offered in offers.items() if len(offered) == 1}
-        for operation, model in alone.items():
-            self._add_route(f"/{operation}", model, operation)
-        self._alone = {operation: model.control for operation, model in alone.items()}
-
-    def _add_route(self, path: str, model: Served, operation: str, version: int | None = None) -> None:
-        self._operations[path.encode()] = (f"/{operation}", model, operation, version)
 
     def _info(self, servable: Servable) -> Gauge:
         labels = {"model": servable.model, "version": str(servable.version)}
@@ -406,61 +387,6 @@ class ModelServer:
             self._replies.fail(exchange, answer)
         else:
             self._replies.send(exchange, status, (answer, b"application/json", b""))
-
-    def _answer_other(self, exchange: Exchange) -> None:
-        path = exchange.path
-        if path in self._operations or path in self._several:
-            if exchange.method != b"POST":
-                raise MethodNotAllowedError(exchange.method, "POST")
-            models = self._several[path]
-            ways = ", ".join(f"/models/{model}{path.decode()}" for model in models)
-            raise RequestError(f"several models can answer {path.decode()}", hint=f"choose one: {ways}")
-        page = {
-            b"/health/live": self._live,
-            b"/health/ready": self._readiness,
-            b"/health": self._readiness,
-            b"/metrics": self._exposition,
-            b"/openapi.json": self._openapi,
-            b"/": self._front,
-        }.get(path)
-        if page is None:
-            shown = path.decode("utf-8", "replace")
-            paths = [known.decode() for known in (*self._operations, *self._doors)]
-            raise NotFoundError(f"there is nothing at {shown}", hint=f"{allowed(paths, shown)}; see /openapi.json")
-        if exchange.method not in _GET:
-            raise MethodNotAllowedError(exchange.method, "GET, HEAD")
-        exchange.respond(*page(exchange))
-
-    def _live(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        return 200, b'{"status":"alive"}', b"application/json"
-
-    def _readiness(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        if not self._ready:
-            raise StorageError("the server is starting or stopping")
-        return 200, b'{"status":"ready"}', b"application/json"
-
-    def _exposition(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        openmetrics = b"application/openmetrics-text" in exchange.headers.get(b"accept", b"")
-        text = self._metrics.exposition(openmetrics=openmetrics).encode()
-        return 200, text, (OPENMETRICS if openmetrics else TEXT).encode()
-
-    def _openapi(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        more = dict(self._feast)
-        if self._events is not None:
-            more["/events"] = describe(self._events.intake)
-        if self._features is not None:
-            more["/features"] = self._features.describe()
-        return 200, msgspec.json.encode(document(self.servables, self._alone, more)), b"application/json"
-
-    def _front(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        models = [_about(model) for model in self._models.values()]
-        about: dict[str, Any] = {"name": "noria", "models": models}
-        if self._events is not None:
-            about["streams"] = list(self._events.intake.specs)
-        if self._features is not None:
-            about["features"] = self._features.about()
-        about["links"] = ["/openapi.json", "/metrics", "/health/ready"]
-        return 200, msgspec.json.encode(about), b"application/json"
 
     async def _watch_time(self) -> None:
         while True:
@@ -479,13 +405,3 @@ class ModelServer:
             connection.close()
         if self._events is not None:  # only now: while clients send events, there is no end of them
             await self._events.drain()
-
-
-def _about(model: Served) -> dict[str, Any]:
-    control = model.control
-    about: dict[str, Any] = {"model": model.name, "version": control.version, "operations": control.operations}
-    deployment = model.deployment
-    if deployment is not None:
-        about |= {"deployment": deployment.label, "kind": deployment.kind}
-        about["variants"] = {variant.name: variant.version for variant in deployment.variants}
-    return about
