@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from noria.cli.admin import console
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
@@ -53,6 +54,8 @@ def serve(options: Namespace) -> int:
             out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
             out(f"  events: POST {running.url}/events for {', '.join(part.name for part in streams)}")
+        if url := stack.enter_context(console(settings, run_directory(settings), _tell_done)):
+            out(f"  console: {url}")
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
         sys.stdout.flush()
         running.wait()
