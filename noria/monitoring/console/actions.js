@@ -94,7 +94,9 @@ setInterval(async () => {
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     if (!answer.ok) return;
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+    const text = await answer.text();  // its style is left out: the policy of this page would refuse the other's nonce
+    const part = text.slice(text.indexOf("<main"), text.lastIndexOf("</main>") + 7);
+    const fresh = new DOMParser().parseFromString(part, "text/html").querySelector("main");
     const open = [...main.querySelectorAll("details")].map((one) => one.open);
     fresh.querySelectorAll("details").forEach((one, at) => { one.open = open[at] || false; });
     if (!dialog.open) main.replaceWith(fresh);

@@ -62,7 +62,8 @@ def deployment(desk: Desk, model: str) -> Page:
         ),
         tag(
             "p",
-            f"The intervals hold at every moment together ({shown.percent(1 - one.judging.alpha)} in all): looking often doesn't make them wrong.",
+            f"All intervals hold at once and at every moment, by {shown.percent(1 - one.judging.alpha)}: "
+            "looking often doesn't make them wrong.",
             class_="quiet",
         ),
         _notes(report),

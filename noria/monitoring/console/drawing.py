@@ -7,13 +7,13 @@ import math
 from noria.monitoring.console.html import Markup, tag
 from noria.monitoring.judge import Comparison
 
-_WIDTH, _HEIGHT, _EDGE = 300, 34, 8
+_WIDTH, _HEIGHT, _EDGE = 320, 34, 34
 
 
 def drawn(one: Comparison) -> Markup | None:
     """The picture; None while nothing is known."""
     low, high = one.difference.lower, one.difference.upper
-    if not (math.isfinite(low) or math.isfinite(high)) or one.tried is None or one.control is None:
+    if not (math.isfinite(low) and math.isfinite(high)) or one.tried is None or one.control is None:
         return None
     same = 1.0 if one.question == "latency" else 0.0
     estimate = one.tried / one.control if one.question == "latency" and one.control else one.tried - one.control
@@ -28,6 +28,10 @@ def drawn(one: Comparison) -> Markup | None:
     def upright(value: float, kind: str) -> Markup:
         return tag("line", x1=x(value), x2=x(value), y1=3, y2=23, class_=kind)
 
+    near, after = abs(x(one.tolerated) - x(same)) < 40, one.tolerated >= same
+    anchors = ("end", "start") if near and after else ("start", "end") if near else ("middle", "middle")
+    gap = 3 if near else 0
+    gap = gap if after else -gap
     words = f"{one.question}: {low:.3g} to {high:.3g}, tolerated {one.tolerated:.3g}: {one.finding}"
     return tag(
         "svg",
@@ -37,10 +41,8 @@ def drawn(one: Comparison) -> Markup | None:
         upright(one.tolerated, "limit"),
         tag("line", x1=x(low), x2=x(high), y1=13, y2=13, class_=f"span {one.finding}"),
         tag("circle", cx=x(estimate), cy=13, r=4, class_=one.finding),
-        tag("text", "same", x=x(same), y=33, text_anchor="middle"),
-        tag("text", "limit", x=x(one.tolerated), y=33, text_anchor="middle")
-        if abs(x(one.tolerated) - x(same)) > 36
-        else None,
+        tag("text", "same", x=x(same) - gap, y=33, text_anchor=anchors[0]),
+        tag("text", "limit", x=x(one.tolerated) + gap, y=33, text_anchor=anchors[1]),
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         width=_WIDTH,
         height=_HEIGHT,

@@ -23,7 +23,6 @@ def model(desk: Desk, model: str) -> Page:
             shown.instant(one.created),
             shown.metrics(one.metrics),
             one.servable,
-            _details(one),
             None if tried or one.version == now else _promote(one, path),
         )
         for one in found.versions
@@ -44,7 +43,8 @@ def model(desk: Desk, model: str) -> Page:
         ),
         _tried(found),
         tag("h2", "Versions"),
-        table(("version", "trained (UTC)", "metrics", "kind", "", ""), rows),
+        table(("version", "trained (UTC)", "metrics", "kind", ""), rows),
+        map(_details, found.versions),
         None if tried else _forms(found),
         tag("h2", "Audit trail"),
         table(("at (UTC)", "who", "what", "version", "why"), trail),
@@ -75,7 +75,10 @@ def _details(one: ModelVersion) -> Markup:
     }
     listed = tag("dl", ((tag("dt", name), tag("dd", value)) for name, value in parts.items() if value))
     return tag(
-        "details", tag("summary", "details"), listed, shown.json({"metrics": one.metrics, "parameters": one.parameters})
+        "details",
+        tag("summary", f"Where {one.label} comes from"),
+        listed,
+        shown.json({"metrics": one.metrics, "parameters": one.parameters}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from noria.core import NoriaError
+from noria.gateway.control import ask
 from noria.gateway.operations import ServerStatus
 from noria.monitoring.console import keys, models, shown
 from noria.monitoring.console.api_page import documents
@@ -59,6 +60,7 @@ def overview(desk: Desk) -> Page:
     return page(
         "Overview",
         _figures(desk),
+        _clients(desk),
         tag("h2", "Models"),
         table(("model", "champion", "metrics", "trained (UTC)", "tried"), rows, empty="No models yet: call noria run."),
         tag("h2", "Done last"),
@@ -94,6 +96,17 @@ def _figures(desk: Desk) -> Markup:
         "div",
         (tag("div", tag("b", value, class_=kind), tag("span", what)) for value, what, kind in figures),
         class_="figures",
+    )
+
+
+def _clients(desk: Desk) -> Markup | None:
+    """Where they come in."""
+    try:
+        url = ask(desk.project.run_dir, "addresses")["url"]
+    except (NoriaError, OSError, ValueError):
+        return None
+    return tag(
+        "p", "Clients come in at ", tag("code", url), ". ", tag("a", "What they can ask", href="/docs"), class_="quiet"
     )
 
 

@@ -24,8 +24,8 @@ def predictions(desk: Desk, query: recorded.Newest) -> Page:
             if one.model is None
             else (shown.model(one.model), f" {one.version}", tag("small", f" {one.variant}")),
             f"{one.latency * 1000:.1f}",
-            shown.short(one.inputs),
-            shown.short(one.output),
+            shown.short(_given(one.inputs)),
+            shown.short(_given(one.output, "model", "version")),
         )
         for one in recorded.listing(desk, query)
     ]
@@ -51,6 +51,13 @@ def predictions(desk: Desk, query: recorded.Newest) -> Page:
         ),
         place="/predictions",
     )
+
+
+def _given(value: Any, *known: str) -> Any:
+    """What was said, without what was left out or is known."""
+    if isinstance(value, dict):
+        return {name: part for name, part in value.items() if part is not None and name not in known}
+    return value
 
 
 def prediction(desk: Desk, id: str) -> Page:

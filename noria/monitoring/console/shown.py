@@ -58,7 +58,7 @@ def json(value: Any) -> Markup:
     return tag("pre", text if len(text) <= _MOST else f"{text[:_MOST]}\n… and {len(text) - _MOST:,} more characters")
 
 
-def short(value: Any, most: int = 70) -> Markup:
+def short(value: Any, most: int = 60) -> Markup:
     """Any value as JSON in one line, cut where it is long."""
     text = "" if value is None else msgspec.json.encode(value, enc_hook=repr).decode()
     return tag("code", text if len(text) <= most else f"{text[:most]}…")
