@@ -13,6 +13,7 @@ from noria.monitoring.console.desk import Desk
 from noria.monitoring.console.exposition import answer
 from noria.monitoring.console.html import Child, Markup, table, tag
 from noria.monitoring.console.layout import Page, page
+from noria.monitoring.console.openapi import document
 from noria.monitoring.console.pulse import read_servers
 
 Json = Mapping[str, Any]
@@ -20,8 +21,6 @@ Json = Mapping[str, Any]
 
 def documents(desk: Desk) -> Page:
     """What can be asked, of the servers and of the console."""
-    from noria.monitoring.console.openapi import document
-
     return page(
         "API",
         tag(

@@ -24,30 +24,11 @@ def deployment(desk: Desk, model: str) -> Page:
     """A model's present or last deployment."""
     report = deployments.look(desk, model)
     one = report.deployment
-    judged = [
-        tag(
-            "p",
-            badge(verdict.finding, _KINDS[verdict.finding]),
-            " ",
-            tag("b", f"{verdict.variant.name} {verdict.variant.version}"),
-            f": {in_words(verdict)}",
-        )
-        for verdict in report.verdicts
-    ]
     return page(
         f"{one.kind} {one.label}",
-        tag(
-            "p",
-            shown.state(one),
-            " of ",
-            shown.model(one.model),
-            ", began ",
-            shown.instant(one.started),
-            " UTC",
-            f": {one.why}" if one.why else "",
-        ),
+        _state(one),
         _buttons(one),
-        judged,
+        map(_judged, report.verdicts),
         tag("h2", "Who answers"),
         table(
             ("variant", "version", "share", "requests", "errors", "latency", "reward"),
@@ -69,6 +50,19 @@ def deployment(desk: Desk, model: str) -> Page:
         _notes(report),
         place="/",
         live=not one.over,
+    )
+
+
+def _state(one: Deployment) -> Markup:
+    why = f": {one.why}" if one.why else ""
+    model, began = shown.model(one.model), shown.instant(one.started)
+    return tag("p", shown.state(one), " of ", model, ", began ", began, " UTC", why)
+
+
+def _judged(verdict: Verdict) -> Markup:
+    finding = badge(verdict.finding, _KINDS[verdict.finding])
+    return tag(
+        "p", finding, " ", tag("b", f"{verdict.variant.name} {verdict.variant.version}"), f": {in_words(verdict)}"
     )
 
 

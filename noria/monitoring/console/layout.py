@@ -97,17 +97,9 @@ def button(
     )
 
 
-def form(post: str, *fields: Child, submit: str, ask: str) -> Markup:
+def form(post: str, *fields: Child, submit: str, ask: str, why: bool = True) -> Markup:
     """A form that sends its fields as JSON: an empty one is left out, those with `data-kind` are more than text."""
-    return tag(
-        "form",
-        fields,
-        tag("button", submit),
-        data_post=post,
-        data_ask=ask,
-        data_why=True,
-        autocomplete="off",
-    )
+    return tag("form", fields, tag("button", submit), data_post=post, data_ask=ask, data_why=why, autocomplete="off")
 
 
 def labelled(label: str, name: str, **attributes: Any) -> Markup:

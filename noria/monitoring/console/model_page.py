@@ -7,7 +7,8 @@ from urllib.parse import quote
 from noria.monitoring.console import models, shown
 from noria.monitoring.console.desk import Desk
 from noria.monitoring.console.html import Markup, table, tag
-from noria.monitoring.console.layout import Page, button, choice, form, labelled, page
+from noria.monitoring.console.layout import Page, button, page
+from noria.monitoring.console.trial_forms import forms
 from noria.registry import CHAMPION, ModelVersion
 
 
@@ -45,7 +46,7 @@ def model(desk: Desk, model: str) -> Page:
         tag("h2", "Versions"),
         table(("version", "trained (UTC)", "metrics", "kind", ""), rows),
         map(_details, found.versions),
-        None if tried else _forms(found),
+        None if tried else forms(found),
         tag("h2", "Audit trail"),
         table(("at (UTC)", "who", "what", "version", "why"), trail),
         place="/",
@@ -96,65 +97,3 @@ def _tried(found: models.ModelDetails) -> Markup:
     ]
     header = ("deployment", "kind", "state", "began (UTC)", "who answered", "why")
     return tag("section", tag("h2", "Deployments"), table(header, rows, empty="Nothing was tried yet."))
-
-
-def _forms(found: models.ModelDetails) -> Markup | None:
-    """What can be tried."""
-    now = found.aliases.get(CHAMPION)
-    versions = {str(one.version): f"version {one.version}" for one in found.versions if one.version != now}
-    if now is None or not versions:
-        return None
-    post = f"/api/deployments/{quote(found.name, safe='')}"
-    return tag(
-        "section",
-        tag("h2", "Try a version"),
-        form(
-            post,
-            choice("canary", "version", versions, "number"),
-            labelled(
-                "share of the entities, %",
-                "canary",
-                type="number",
-                min=0,
-                max=100,
-                step="any",
-                value=10,
-                data_kind="share",
-            ),
-            submit="Start canary",
-            ask="Start this canary? What is worse for certain goes back by itself.",
-        ),
-        form(
-            post,
-            choice("canary in steps", "version", versions, "number"),
-            labelled("shares, %", "steps", value="1, 10, 50, 100", required=True, data_kind="shares"),
-            labelled("each lasts", "every", value="10m", size=6, required=True),
-            submit="Start steps",
-            ask="Start this canary in steps? After the last one it is the champion.",
-        ),
-        form(
-            post,
-            choice("shadow", "version", versions, "number"),
-            tag("input", type="hidden", name="shadow", value='{"shadow": true}', data_kind="json"),
-            submit="Start shadow",
-            ask="Start this shadow? Its answers go to nobody.",
-        ),
-        form(
-            post,
-            choice(
-                "experiment",
-                "ab",
-                {
-                    _experiment(now, int(version)): f"control {now}, treatment {version}: half and half"
-                    for version in versions
-                },
-                "json",
-            ),
-            submit="Start experiment",
-            ask="Start this experiment?",
-        ),
-    )
-
-
-def _experiment(control: int, treatment: int) -> str:
-    return f'{{"ab": [{{"name": "control", "version": {control}}}, {{"name": "treatment", "version": {treatment}}}]}}'

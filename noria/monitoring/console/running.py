@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, MissingExtraError, Settings, SystemClock
 from noria.gateway.ports import listen
@@ -17,7 +17,7 @@ from noria.monitoring.console.guard import Guard
 from noria.monitoring.console.pulse import Pulse, beating
 from noria.serving.access import Access, following
 from noria.serving.key_records import ApiKeys
-from noria.serving.keys import is_loopback, parse_keys
+from noria.serving.keys import check_plain, is_loopback, parse_keys
 from noria.serving.scopes import ADMIN
 from noria.storage import Records, open_records
 from noria.telemetry import MLLogger
@@ -63,7 +63,7 @@ def running(
 
     Raises:
         MissingExtraError: Starlette or uvicorn isn't installed.
-        ConfigError: others can reach the address, and there is no API key with the scope `admin`.
+        ConfigError: others can reach the address, and there is no certificate, or no API key with the scope `admin`.
         GatewayError: the port is taken.
         StorageError: the keys can't be read.
     """
@@ -74,6 +74,8 @@ def running(
     except ImportError as error:
         raise MissingExtraError("Starlette or uvicorn", "console", "the console") from error
     host, port = settings.serve.admin_host, settings.serve.admin_port
+    if certificate is None:
+        check_plain(host, settings.serve.tls)
     with ExitStack() as stack:
         access = stack.enter_context(_access(settings))
         listener = stack.enter_context(closing(listen(host, port)))
@@ -82,24 +84,7 @@ def running(
         pulse = stack.enter_context(beating(Pulse(run_dir)))
         project = stack.enter_context(closing(Project(settings, run_dir, pulse)))
         app = application(Console(project, Guard(access, is_loopback(host)), log))
-        made = uvicorn.Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=200,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-            ssl_certfile=certificate,
-            ssl_keyfile=certificate,
-        )
-        server = uvicorn.Server(made)
+        server = uvicorn.Server(_config(app, certificate))
         thread = threading.Thread(target=_run, args=(server, listener, log, tell), name="noria-console", daemon=True)
         thread.start()
         try:
@@ -107,6 +92,28 @@ def running(
         finally:
             server.should_exit = True
             thread.join(_STOP_SECONDS + 5.0)
+
+
+def _config(app: Any, certificate: Path | None) -> uvicorn.Config:
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=200,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        ssl_certfile=certificate,
+        ssl_keyfile=certificate,
+    )
 
 
 def _run(server: uvicorn.Server, listener: socket.socket, log: MLLogger, tell: Callable[[str], None]) -> None:
