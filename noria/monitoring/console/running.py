@@ -79,6 +79,8 @@ def running(
     with ExitStack() as stack:
         access = stack.enter_context(_access(settings))
         listener = stack.enter_context(closing(listen(host, port)))
+        # Head and body are written apart: without this the body waits for the client's delayed acknowledgement, 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listener.getsockname()[1]
         log = stack.enter_context(closing(MLLogger(settings.state_dir / "logs" / f"console-{port}.jsonl")))
         pulse = stack.enter_context(beating(Pulse(run_dir)))

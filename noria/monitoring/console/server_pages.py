@@ -103,7 +103,7 @@ def _state(one: ServerStatus) -> str:
         return "drained" if one.drained else "ejected"
     if one.replica not in ("", "ready"):
         return one.replica
-    return one.proxy.state.lower() if one.proxy else "unknown"
+    return one.proxy.state.partition(" ")[0].lower() if one.proxy else "unknown"  # `UP 1/2` is up, and being checked
 
 
 def figures(desk: Desk) -> Markup:
