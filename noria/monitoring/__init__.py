@@ -2,7 +2,8 @@
 
 A `DriftMonitor` keeps how a reference frame was distributed and says how far newer rows have moved from it; an
 `AlertManager` watches recorded metrics against thresholds and tells whoever listens, once when an alert starts and
-once when it is over. Automatic rollback, backup and the web console have their place here and no code yet.
+once when it is over. The judge of deployments and its rollout take back what is worse; `console` is administration
+over HTTP. Backup has its place here and no code yet.
 """
 
 from typing import TYPE_CHECKING
