@@ -79,6 +79,7 @@ def _operation(method: str, path: str, one: Json, name: str) -> Markup:
             part.get("schema", {}).get("default"),
         )
         for part in one.get("parameters", ())
+        if part.get("in") != "path"  # those stand in the address
     ]
     return tag(
         "div",
