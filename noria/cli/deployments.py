@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 
 from noria.cli.deploy_options import judging, named_version, share, steps, variants
-from noria.cli.deployment_report import Report, report, told
+from noria.cli.deployment_report import told
 from noria.cli.show import json_out, out, table
 from noria.core import ConfigError, ConflictError, Settings, to_iso
+from noria.monitoring.report import Report, report
 from noria.monitoring.rollout import ENOUGH
 from noria.registry import Deployment, Deployments, ModelRegistry, Variant
 from noria.storage import Workspace

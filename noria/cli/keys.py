@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 from noria.cli.show import json_out, out, say, table
 from noria.core import Settings, SystemClock, duration, to_iso
-from noria.serving.key_records import ApiKey, ApiKeys
+from noria.monitoring.console.keys import KeyShown, about
+from noria.serving.key_records import ApiKeys
 from noria.storage import open_records
 
 
@@ -50,7 +50,7 @@ def listing(options: Namespace) -> int:
     """List all names, with what can be told of their keys."""
     now = SystemClock().now()
     with _keys(options) as keys:
-        found = [_about(key, now) for key in keys.all()]
+        found = [about(key, now) for key in keys.all()]
     if options.json:
         json_out(found)
     elif not found:
@@ -59,14 +59,14 @@ def listing(options: Namespace) -> int:
         header = ("name", "scopes", "rate", "status", "keys", "created (UTC)")
         rows = [
             (
-                about["name"],
-                ",".join(about["scopes"]),
-                about["rate"],
-                about["status"],
-                ", ".join(_shown(one) for one in about["keys"]) or None,
-                about["created"][:19],
+                one.name,
+                ",".join(one.scopes),
+                one.rate,
+                one.status,
+                ", ".join(map(_shown, one.keys)) or None,
+                one.created[:19],
             )
-            for about in found
+            for one in found
         ]
         out(table(header, rows))
     return 0
@@ -104,19 +104,5 @@ def _tell(options: Namespace, key: str) -> None:
         say("keep it now: it is not stored, and can't be shown again")
 
 
-def _about(key: ApiKey, now: int) -> dict[str, Any]:
-    valid = key.valid(now)
-    return {
-        "name": key.name,
-        "scopes": key.scopes,
-        "rate": key.rate,
-        "burst": key.burst,
-        "status": "revoked" if key.revoked is not None else "valid" if valid else "ended",
-        "keys": [{"id": one.id, "until": None if one.until is None else to_iso(one.until)} for one in valid],
-        "created": to_iso(key.created),
-        "revoked": None if key.revoked is None else to_iso(key.revoked),
-    }
-
-
-def _shown(key: dict[str, Any]) -> str:
-    return f"noria_{key['id']}_…" + (f" until {key['until'][:19]}" if key["until"] else "")
+def _shown(key: KeyShown) -> str:
+    return f"noria_{key.id}_…" + (f" until {key.until[:19]}" if key.until else "")

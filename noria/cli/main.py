@@ -111,6 +111,10 @@ def _add_work(commands: _Commands, project: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--take-over", action="store_true", help="take the place of the noria serve that runs; no request fails"
     )
+    what = "run the console alone: administration in the browser, and over HTTP"
+    admin = _add(commands, "admin", "admin:admin", what, project)
+    admin.add_argument("--host", help="address to listen on (default: serve.admin_host, 127.0.0.1)")
+    admin.add_argument("--port", type=int, help="port to listen on (default: serve.admin_port, 8081; 0: any free one)")
     status = _add(commands, "status", "run:status", "show what is fresh, what is stale and why", project)
     status.add_argument("--json", action="store_true", help="print it as JSON")
     graph = _add(commands, "graph", "graph:graph", "draw the components and what they depend on", project)

@@ -10,10 +10,9 @@ import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NoriaError, NotFoundError, Settings, duration, to_iso
-from noria.features.catalog import Catalog
+from noria.core import ConfigError, NotFoundError, Settings, duration, to_iso
 from noria.features.reads import GroupRead
-from noria.registry import ModelRegistry
+from noria.monitoring.tracing import traced
 from noria.serving.prediction_files import Prediction, PredictionReader, newest
 from noria.storage import Workspace
 
@@ -54,11 +53,11 @@ def show(options: Namespace) -> int:
             "see `noria predictions`",
         )
     with Workspace.open(settings) as workspace:
-        traced = [_traced(one, workspace) for one in found]
+        traces = [traced(one, workspace) for one in found]
     if options.json:
-        json_out(traced)
+        json_out(traces)
     else:
-        for one in traced:
+        for one in traces:
             _tell(one)
     return 0
 
@@ -114,34 +113,6 @@ def instant(text: str) -> int:
         ) from None
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     return int(when.timestamp() * 1_000_000)
-
-
-def _traced(one: Prediction, workspace: Workspace) -> dict[str, Any]:
-    """The prediction, and what the project knows of its model and definitions."""
-    made: dict[str, Any] = {**msgspec.to_builtins(one), "at": to_iso(one.at)}
-    catalog = Catalog(workspace.records, workspace.clock)
-    labels = {version.spec.place: version.label for read in one.groups for version in catalog.versions(read.group)}
-    made["groups"] = [
-        {
-            **msgspec.to_builtins(read),
-            "version": labels.get(read.place),
-            "as_of": None if read.as_of is None else to_iso(read.as_of),
-            "event_times": [None if time is None else to_iso(time) for time in read.event_times],
-        }
-        for read in one.groups
-    ]
-    if one.model is not None:
-        try:
-            version = ModelRegistry.of(workspace).get(f"{one.model}@{one.version}")
-            made["registered"] = {
-                "at": to_iso(version.created),
-                "run": version.run_id,
-                "data": version.lineage.data,
-                "metrics": version.metrics,
-            }
-        except NoriaError:  # of another project's registry, say: the rest can be told all the same
-            made["registered"] = None
-    return made
 
 
 def _tell(one: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from noria.cli.admin import console
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
@@ -44,6 +45,7 @@ def serve(options: Namespace) -> int:
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings, take_over=options.take_over))
         stack.enter_context(tending(settings, _tell_done))
+        administered = stack.enter_context(console(settings, run_directory(settings), _tell_done))
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
@@ -53,6 +55,8 @@ def serve(options: Namespace) -> int:
             out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
             out(f"  events: POST {running.url}/events for {', '.join(part.name for part in streams)}")
+        if administered:
+            out(f"  console: {administered}")
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
         sys.stdout.flush()
         running.wait()

@@ -63,6 +63,10 @@ class ServeSettings:
     """A PEM file with certificate and key, for HTTPS; needed off loopback."""
     tls: str = "here"
     """Where TLS ends: `here`, or `elsewhere`, at a proxy in front; then no certificate is needed."""
+    admin_host: str = "127.0.0.1"
+    """Where the console listens; beyond loopback it demands API keys with the scope `admin`, and HTTPS."""
+    admin_port: int = 8081
+    """The console's port; 0 for no console beside `noria serve`."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from noria.core.errors import NoriaError, NotFoundError, RequestError, allowed
-from noria.gateway.errors import GatewayError
+from noria.core.errors import ConfigError, NoriaError, NotFoundError, RequestError, allowed
+from noria.gateway.errors import GatewayError, NoGatewayError
 from noria.gateway.run_directory import sockets_of
 
 SOCKET_NAME = "control.sock"
@@ -101,8 +101,8 @@ def ask(run_dir: Path | str, do: str, **fields: Any) -> Any:
     """Ask the gateway that runs in a directory; returns its result.
 
     Raises:
-        NotFoundError: no gateway runs there.
-        NoriaError: what it answers when it can't.
+        NoGatewayError: no gateway runs there.
+        ConfigError, NotFoundError, GatewayError: what it answers when it can't.
     """
     return _result(conversation(run_dir, do, **fields))
 
@@ -130,7 +130,7 @@ def reach(run_dir: Path | str) -> socket.socket:
     """A connection to the gateway that runs in a directory.
 
     Raises:
-        NotFoundError: none does.
+        NoGatewayError: none does.
         GatewayError: it isn't ours.
     """
     connection, sockets = socket.socket(socket.AF_UNIX), sockets_of(run_dir)
@@ -140,7 +140,7 @@ def reach(run_dir: Path | str) -> socket.socket:
         connection.connect(str(sockets / SOCKET_NAME))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         connection.close()
-        raise NotFoundError(
+        raise NoGatewayError(
             f"no gateway runs in {str(run_dir)!r}", hint="start it: noria serve, in the project's folder"
         ) from error
     except PermissionError as error:
@@ -156,9 +156,15 @@ def _lines(connection: socket.socket, do: str, fields: Mapping[str, Any]) -> Ite
             for text in lines:
                 line = json.loads(text)
                 if "error" in line:
-                    problem = line["error"]
-                    raise GatewayError(problem.get("detail", "it can't"), hint=problem.get("hint", ""))
+                    raise _error(line["error"])
                 yield line
+
+
+def _error(problem: Mapping[str, Any]) -> NoriaError:
+    """The error that a problem document tells, as far as it makes a difference to who asks."""
+    kinds: dict[str, type[NoriaError]] = {kind("").code: kind for kind in (ConfigError, NotFoundError)}
+    kind = kinds.get(str(problem.get("type", "")).rpartition(":")[2], GatewayError)
+    return kind(problem.get("detail", "it can't"), hint=problem.get("hint", ""), field=problem.get("field"))
 
 
 def _send(writer: asyncio.StreamWriter, line: Mapping[str, Any]) -> None:

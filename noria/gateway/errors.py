@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.core.errors import NoriaError
+from noria.core.errors import NoriaError, NotFoundError
 
 
 class GatewayError(NoriaError):
@@ -13,5 +13,11 @@ class GatewayError(NoriaError):
 
 class NoHealthyServerError(NoriaError):
     """No server is able to answer."""
+
+    status = 503
+
+
+class NoGatewayError(NotFoundError):
+    """No gateway runs where one was asked for."""
 
     status = 503

@@ -179,6 +179,7 @@ class Supervisor:
         self._scaler = Scaler(self._fleet, self._scaling, self._hear)
         self._verbs = Operations(self._fleet, self._scaler)
         verbs = operations(self._fleet, self._scaler) | self._farewell(self._fleet, listener, metrics, run_dir)
+        verbs |= {"addresses": self._addresses}
         self._control = Control(run_dir.sockets / SOCKET_NAME, verbs)
         self._thread = threading.Thread(
             target=self._run, args=(self._fleet, run_dir), name="noria-supervisor", daemon=True
@@ -279,6 +280,10 @@ class Supervisor:
     def _hear(self, event: str, **fields: Any) -> None:
         self._tell(event, **fields)
         self._control.tell(event, fields)
+
+    async def _addresses(self) -> dict[str, str]:
+        """Where clients come in, and where HAProxy's metrics are; for the control socket."""
+        return {"url": self.url, "metrics": self.metrics_url}
 
     def _running(self) -> Operations:
         if self._verbs is None:

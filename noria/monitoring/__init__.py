@@ -3,8 +3,8 @@
 A `DriftMonitor` keeps how a reference frame was distributed and says how far newer rows have moved from it; an
 `AlertManager` watches recorded metrics against thresholds and tells whoever listens, once when an alert starts and
 once when it is over. Deployments are judged by what servers count and by the events that follow their answers; a
-`Rollout` takes back what is worse for certain, and lets what goes well go on. Backup and the web console have their
-place here and no code yet.
+`Rollout` takes back what is worse for certain, and lets what goes well go on. `console` is administration over HTTP.
+Backup has its place here and no code yet.
 """
 
 from typing import TYPE_CHECKING

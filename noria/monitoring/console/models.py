@@ -1,0 +1,111 @@
+"""Models: their versions, who answers, and the trail of what was done."""
+
+from __future__ import annotations
+
+import msgspec
+
+from noria.core import ConflictError
+from noria.monitoring.console.desk import Desk
+from noria.registry import CHAMPION, AuditEntry, Deployment, ModelVersion
+
+
+class ModelSummary(msgspec.Struct, frozen=True):
+    """A model in short.
+
+    Attributes:
+        aliases: which version each of them means.
+        champion: the version that answers; none while nothing was promoted.
+        tried: the present or last deployment.
+    """
+
+    name: str
+    aliases: dict[str, int]
+    champion: ModelVersion | None
+    tried: Deployment | None
+
+
+class ModelDetails(msgspec.Struct, frozen=True):
+    """A model with all its versions and deployments, the newest first."""
+
+    name: str
+    aliases: dict[str, int]
+    versions: list[ModelVersion]
+    deployments: list[Deployment]
+
+
+class Promote(msgspec.Struct, forbid_unknown_fields=True):
+    """Which version answers from now on, and why."""
+
+    version: int
+    why: str = ""
+
+
+class Reason(msgspec.Struct, forbid_unknown_fields=True):
+    """Why, for the audit trail."""
+
+    why: str = ""
+
+
+class RolledBack(msgspec.Struct, frozen=True):
+    """Who answers again, and the deployment that was aborted for it, if one was."""
+
+    champion: int
+    aborted: str | None
+
+
+class Trail(msgspec.Struct):
+    """Which entries: of one model, and how many at most."""
+
+    model: str | None = None
+    limit: int = 100
+
+
+def listing(desk: Desk) -> list[ModelSummary]:
+    """All models."""
+    registry, tried = desk.registry, {one.model: one for one in desk.deployments.all()}
+    return [
+        ModelSummary(
+            name, aliases, registry.get(name, aliases[CHAMPION]) if CHAMPION in aliases else None, tried.get(name)
+        )
+        for name, aliases in registry.models().items()
+    ]
+
+
+def show(desk: Desk, model: str) -> ModelDetails:
+    """A model with its versions and deployments."""
+    versions = desk.registry.versions(model)
+    deployments = desk.deployments
+    present, over = deployments.get(model), deployments.history(model)
+    tried = [present, *over] if present is not None and not present.over else over
+    return ModelDetails(model, desk.registry.models().get(model, {}), versions, tried)
+
+
+def version(desk: Desk, model: str, version: int) -> ModelVersion:
+    """A version, with its metrics, parameters, signature and lineage."""
+    return desk.registry.get(model, version)
+
+
+def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
+    """Make a version the champion, at once and for everybody."""
+    latest = desk.deployments.get(model)
+    if latest is not None and not latest.over:
+        raise ConflictError(
+            f"{latest.kind} {latest.label} is {latest.state}",
+            hint="finish or abort it first; it may promote its winner",
+        )
+    desk.registry.promote(model, body.version, why=body.why, who=desk.who)
+    return next(one for one in listing(desk) if one.name == model)
+
+
+def rollback(desk: Desk, model: str, body: Reason) -> RolledBack:
+    """Take back what was changed last: what is tried now, or else the champion."""
+    latest = desk.deployments.get(model)
+    aborted = latest.label if latest is not None and not latest.over else None
+    return RolledBack(desk.deployments.rollback(model, why=body.why, who=desk.who).version, aborted)
+
+
+def audit(desk: Desk, query: Trail) -> list[AuditEntry]:
+    """Who did what to models, when and why, the newest first."""
+    if query.model is not None:
+        desk.registry.versions(query.model)  # says so if there is no such model
+    return desk.registry.audit(query.model)[: max(query.limit, 0)]
