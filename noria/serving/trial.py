@@ -18,6 +18,8 @@ from noria.serving.servable import Servable
 
 MAX_ENTITIES = 200_000
 """Entities whose first exposure is remembered; then the memory begins anew, and some are written down twice."""
+MAX_ENTITY = 256
+"""Characters of an entity's name that are written down."""
 MAX_SHADOWED = 256
 """Requests that may wait for a shadow's answer; more are not compared."""
 
@@ -181,7 +183,8 @@ class Trial:
         if self._expose is not None:
             trial = self.deployment
             request_id = exchange.request_id.decode()
-            self._expose(Exposure(request_id, self._now(), trial.model, trial.number, variant.name, entity))
+            known = entity[:MAX_ENTITY]  # clients mustn't fill the disk
+            self._expose(Exposure(request_id, self._now(), trial.model, trial.number, variant.name, known))
 
 
 def agrees(given: Any, other: Any) -> bool:
