@@ -94,7 +94,11 @@ class Batches:
             lane = self._lane(servable, operation, exchange.twin)
         lane.aside = aside
         exchange.servable = servable
-        lane.add(exchange, request, self._max_wait, INLINE_SECONDS)
+        if lane.busy_until or lane.cost.per_row * lane.rows > INLINE_SECONDS:
+            lane.refuse_if_late(exchange, self._max_wait)
+        lane.rows += 1 if lane.size is None else lane.size(operation, request)
+        lane.exchanges.append(exchange)
+        lane.requests.append(request)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.answer_all)
@@ -227,6 +231,9 @@ class Batches:
                 self._answer(lane, exchange, request, answer)
             except Exception as error:  # a mistake of ours or the servable's: the others' answers don't suffer
                 self._replies.fail(exchange, error)
+        if lane.answered:
+            lane.count("", lane.answered)
+            lane.answered = 0
         log = self._predictions
         if chosen and log is not None:
             for place, why in chosen:
@@ -251,7 +258,10 @@ class Batches:
         trial = exchange.trial
         if trial is not None:
             trial.answered(exchange, lane.operation, answer)
-        lane.count(exchange.variant)
+        if exchange.variant:
+            lane.count(exchange.variant)
+        else:
+            lane.answered += 1
         self._replies.send(exchange, 200, reply)
         self._until_log -= 1
         if self._until_log == 0:

@@ -32,6 +32,8 @@ class Lane:
         cost: of a batch.
         busy_until: when the thread that answers for it will be through, on the monotonic clock; 0 while there is none.
         at_work: those that this thread answers.
+        answered: of the batch that is being replied to, where nothing is tried.
+        size: says how many rows a request has; None where each is one.
         retired: nothing more comes in, and the servable is closed when nothing waits.
         aside: whether it is always answered by a thread.
     """
@@ -45,9 +47,10 @@ class Lane:
         self.cost = Cost()
         self.busy_until = 0.0
         self.at_work: Sequence[Exchange] = ()
+        self.answered = 0
         self.retired = False
         self.aside = False
-        self._size: Callable[[str, Any], int] | None = getattr(servable, "size", None)
+        self.size: Callable[[str, Any], int] | None = getattr(servable, "size", None)
         self._answer_traced: Callable[[str, Sequence[Any]], Traced] | None = getattr(servable, "answer_traced", None)
         self._metrics = metrics
         self._answered: dict[str, Counter] = {}
@@ -56,26 +59,12 @@ class Lane:
             "noria_batch_size", "Requests answered together.", _SIZES, **self._labels
         )
 
-    def add(self, exchange: Exchange, request: Any, max_wait: float, inline: float) -> None:
-        """Put a request to those that wait.
-
-        Args:
-            exchange, request: what is asked.
-            max_wait: seconds that it may wait at most.
-            inline: seconds of work that are done at once, in the loop.
+    def refuse_if_late(self, exchange: Exchange, max_wait: float) -> None:
+        """Refuse a request whose turn would come too late.
 
         Raises:
-            OverloadedError: its turn would come too late.
+            OverloadedError: it would wait longer than it may, or until after its deadline.
         """
-        size = self._size
-        rows = 1 if size is None else size(self.operation, request)
-        if self.busy_until or self.cost.per_row * self.rows > inline:
-            self._refuse_if_late(exchange, max_wait)
-        self.rows += rows
-        self.exchanges.append(exchange)
-        self.requests.append(request)
-
-    def _refuse_if_late(self, exchange: Exchange, max_wait: float) -> None:
         now = time.monotonic()
         # A thread that is late by a second is taken to need another one: one that hangs gathers no requests.
         wait = (abs(self.busy_until - now) if self.busy_until else 0.0) + self.cost.seconds(self.rows)
@@ -93,7 +82,7 @@ class Lane:
             self.exchanges, self.requests, self.rows = [], [], 0
             return exchanges, requests, rows
         wanted = [place for place, exchange in enumerate(exchanges) if exchange.awaited]
-        sizes = [1 if self._size is None else self._size(self.operation, requests[place]) for place in wanted]
+        sizes = [1 if self.size is None else self.size(self.operation, requests[place]) for place in wanted]
         room, count, taken = self.cost.rows(seconds), 0, 0
         while count < len(wanted) and (count == 0 or taken + sizes[count] <= room):
             taken += sizes[count]
@@ -137,18 +126,18 @@ class Lane:
             raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
         return answers, reads
 
-    def count(self, variant: str) -> None:
-        """Count an answer."""
+    def count(self, variant: str, answers: int = 1) -> None:
+        """Count answers."""
         counter = self._answered.get(variant)
         if counter is None:
             counter = self._answered[variant] = self._metrics.counter(
                 "noria_predictions", "Answered requests.", **self._labels, variant=variant or "champion"
             )
-        counter.inc()
+        counter.inc(answers)
 
     def measure(self) -> None:
         """Learn from the servable's example what a batch costs; a servable without one is learnt from its requests."""
-        for count, seconds in _measured(self.servable, self.operation, self._size):
+        for count, seconds in _measured(self.servable, self.operation, self.size):
             self.cost.learn(count, seconds)
 
 

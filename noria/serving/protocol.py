@@ -38,6 +38,7 @@ _STARTS = {
     for status, reason in _REASONS.items()
     for kind in (b"application/json", b"application/problem+json")
 }
+_OK = _STARTS[200, b"application/json"]
 _KEPT = frozenset(
     (
         b"accept", b"authorization", b"content-type", b"inference-header-content-length", b"traceparent", b"x-api-key",
@@ -48,6 +49,9 @@ _LOWER = {
     spelled.encode(): spelled.lower().encode()
     for spelled in ("Host", "Content-Type", "Content-Length", "Accept", "Authorization", "User-Agent", "Connection")
 }
+_PLAIN: set[bytes] = set()
+"""Targets that are nothing but a path: a few, to be looked at only once."""
+_MAX_PLAIN = 256
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")  # RFC 9112, section 3.2
 
@@ -127,7 +131,8 @@ class Exchange:
         """Answer, once; the bytes go out when all earlier requests of the connection have been answered."""
         if self.answer is not None:
             return
-        start = _STARTS.get((status, kind)) or b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
+        start = _OK if status == 200 and kind == b"application/json" else _STARTS.get((status, kind))
+        start = start or b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
             status,
             _REASONS.get(status, b"Error"),
             kind,
@@ -313,7 +318,9 @@ class HttpProtocol(asyncio.Protocol):
             raise RequestError("this server is no proxy: it makes no tunnels")
         if self._has_body and self._parser.should_upgrade():  # httptools would take the body for the next request
             raise RequestError("this server speaks HTTP/1.1 only", hint="send no Upgrade header with a body")
-        exchange = Exchange(self, method, _path(self._url), self._headers)
+        url = self._url
+        path = url if url in _PLAIN else _path(url)
+        exchange = Exchange(self, method, path, self._headers)
         exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
         self._closing = not exchange.keep_alive
@@ -480,6 +487,8 @@ def _path(url: bytes) -> bytes:
         RequestError: it can't be read.
     """
     if url.startswith(b"/") and b"?" not in url and b"#" not in url:
+        if len(_PLAIN) < _MAX_PLAIN and len(url) < 100:
+            _PLAIN.add(url)
         return url
     if b"#" in url:
         raise RequestError(

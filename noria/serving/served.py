@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from noria.registry import Deployment
 from noria.serving.servable import Servable
@@ -26,7 +27,7 @@ class Served:
     champion: int
     trial: Trial | None = None
 
-    @property
+    @cached_property
     def control(self) -> Servable:
         """Who answers what no variant answers."""
         return self.versions[self.champion] if self.trial is None else self.trial.control

@@ -45,6 +45,7 @@ __all__ = ["Limits", "ModelServer"]
 Background = Callable[[], Awaitable[None]]
 
 _DRAIN_SECONDS = 10.0
+_JSON = b"application/json"
 
 
 class ModelServer:
@@ -266,7 +267,9 @@ class ModelServer:
                 exchange.route, model, operation, version = target
             if target is not None and exchange.method == b"POST":
                 self._keys.check(exchange, "predict")
-                if not speak_arrow(exchange):
+                headers = exchange.headers
+                usual = headers.get(b"content-type") == _JSON and exchange.body and b"accept" not in headers
+                if not usual and not speak_arrow(exchange):
                     check_body(exchange)
                 self.ask(exchange, model, operation, version)
                 return
@@ -386,7 +389,7 @@ class ModelServer:
         if isinstance(answer, Exception):
             self._replies.fail(exchange, answer)
         else:
-            self._replies.send(exchange, status, (answer, b"application/json", b""))
+            self._replies.send(exchange, status, (answer, _JSON, b""))
 
     async def _watch_time(self) -> None:
         while True:

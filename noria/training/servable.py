@@ -74,9 +74,10 @@ class TabularServable:
             self._lookup = Lookup(reader, columns, on_demand, inputs.schema.names)
         self.inputs = inputs.schema
         self.outputs = output_types(estimator)
-        self.lookup = self._lookup_schema() if self._looks_up else None
+        self.lookup = None if self._lookup is None else self._lookup_schema()
         self._inputs_by_name = {field.name: field for field in inputs.schema}
         self._lookup_by_name = {field.name: field for field in self.lookup or ()}
+        self._looks_up = self._lookup is not None
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
@@ -98,8 +99,8 @@ class TabularServable:
 
     def decode(self, operation: str, body: bytes) -> Any:
         request: Any = decode(self._decoder, body)
-        given = [name for name in ("instances", "entities") if getattr(request, name, None) is not None]
-        if len(given) != 1:
+        entities = request.entities if self._looks_up else None
+        if (request.instances is None) == (entities is None):
             ways = "exactly one of instances and entities" if self._looks_up else "instances"
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
@@ -117,9 +118,10 @@ class TabularServable:
         return {"predictions": answer.predictions, **{name: one for name, one in more.items() if one is not None}}
 
     def size(self, operation: str, request: Any) -> int:
-        if isinstance(request, Table):
-            return len(request)
-        return len(request.instances if request.instances is not None else request.entities)
+        rows = getattr(request, "instances", None)
+        if rows is None:
+            rows = request if isinstance(request, Table) else request.entities
+        return len(rows)
 
     def entities(self, operation: str, request: Any) -> Sequence[str]:
         """The first key of each row: who the rows are about, where features are looked up."""
@@ -172,11 +174,12 @@ class TabularServable:
         """The rows of all requests, and where each request's end."""
         if len(requests) == 1 and isinstance(requests[0], Table):
             return self._inputs.matrix(requests[0].frame), [len(requests[0])]
-        asked = [place for place, request in enumerate(requests) if getattr(request, "entities", None) is not None]
         looked_up: list[tuple[Any, ...]] = []
-        if asked and self._lookup is not None:
-            entities = [requests[place].entities for place in asked]
-            looked_up = self._lookup.rows(entities, [reads[place] for place in asked])
+        if self._lookup is not None:
+            asked = [place for place, request in enumerate(requests) if getattr(request, "entities", None) is not None]
+            if asked:
+                entities = [requests[place].entities for place in asked]
+                looked_up = self._lookup.rows(entities, [reads[place] for place in asked])
         rows: list[tuple[Any, ...]] = []
         parts: list[Matrix] = []
         ends, before, taken = [], 0, 0
@@ -200,10 +203,6 @@ class TabularServable:
         if self._has_uuids:
             rows = [tuple(map(plain, row)) for row in rows]
         return [self._inputs.matrix_of_rows(rows)]
-
-    @property
-    def _looks_up(self) -> bool:
-        return self._lookup is not None
 
     def _known_rows(self) -> Matrix | None:
         """The registered example, by which the predictor is checked too."""
