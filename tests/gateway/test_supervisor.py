@@ -337,6 +337,8 @@ def ask(url: str, answers: list[object]) -> threading.Thread:
                 answers.append(answer.status)
         except OSError as error:
             answers.append(error)
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
 
     thread = threading.Thread(target=request)
     thread.start()
