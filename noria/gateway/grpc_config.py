@@ -14,7 +14,8 @@ from pathlib import Path
 from noria.gateway.proxy_options import ProxyOptions, milliseconds
 
 GRPC = "grpc"
-"""The name of the frontend and of the backend."""
+"""The name of the backend."""
+GRPC_FRONTEND = "public-grpc"
 _SERVICE = "/inference.GRPCInferenceService/"
 _STREAM = f"{{ path {_SERVICE}ModelStreamInfer }}"
 MAY_RUN_TWICE = f"{{ path_beg {_SERVICE} }} !{_STREAM}"
@@ -24,7 +25,7 @@ MAY_RUN_TWICE = f"{{ path_beg {_SERVICE} }} !{_STREAM}"
 def frontend(bind: str, options: ProxyOptions) -> Sequence[str]:
     """Where clients come in; HTTP/2 only, with TLS where there is a certificate."""
     tls = f"ssl crt {options.certificate} alpn h2" if options.certificate else "proto h2"
-    return (f"frontend {GRPC}", f"bind {bind} {tls}", *_calls(options), f"default_backend {GRPC}")
+    return (f"frontend {GRPC_FRONTEND}", f"bind {bind} {tls}", *_calls(options), f"default_backend {GRPC}")
 
 
 def waiting_room(socket: Path, options: ProxyOptions) -> Sequence[str]:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from noria.core.errors import ConfigError
 from noria.gateway import grpc_config
-from noria.gateway.grpc_config import GRPC
+from noria.gateway.grpc_config import GRPC, GRPC_FRONTEND
 from noria.gateway.probe import READY_PATH
 from noria.gateway.proxy_errors import as_grpc, as_problems
 from noria.gateway.proxy_options import ALGORITHMS, ProxyOptions
@@ -115,7 +115,7 @@ class ProxyConfig:
     @property
     def frontends(self) -> tuple[str, ...]:
         """Where clients come in."""
-        return (FRONTEND, GRPC) if self.grpc_bind else (FRONTEND,)
+        return (FRONTEND, GRPC_FRONTEND) if self.grpc_bind else (FRONTEND,)
 
     @property
     def admin_socket(self) -> Path:
