@@ -152,6 +152,7 @@ def render(config: ProxyConfig) -> str:
         sections += [
             _defaults(config.options, as_grpc()),
             grpc_config.frontend(config.grpc_bind, config.options),
+            grpc_config.again(WAITING_ROOM, config.waiting_room_of(GRPC), config.options),
             grpc_config.waiting_room(config.waiting_room_of(GRPC), config.options),
             _backend(config, GRPC),
         ]
@@ -244,9 +245,7 @@ def _wait(config: ProxyConfig) -> Sequence[str]:
 
 def _backend(config: ProxyConfig, name: str) -> Sequence[str]:
     options = config.options
-    again = grpc_config.MAY_RUN_TWICE if name == GRPC else _may_run_twice(options)
     servers = [upstream for upstream in config.upstreams if upstream.port_in(name)]
-    protocol = " proto h2" if name == GRPC else ""
     return (
         f"backend {name}",
         *ALGORITHMS[options.policy],
@@ -254,13 +253,19 @@ def _backend(config: ProxyConfig, name: str) -> Sequence[str]:
         "option httpchk",
         f"http-check send meth GET uri {READY_PATH} ver HTTP/1.1 hdr host noria",
         "http-check expect status 200",
-        f"http-request disable-l7-retry unless {again}",
         f"retries {options.retries}",
         "option redispatch 1",
-        "retry-on conn-failure empty-response junk-response",
+        *([] if name == GRPC else _retries(config)),
         *(f"server {server_line(upstream, options, name)}{_held(upstream)}" for upstream in servers),
-        f"server {WAITING_ROOM} unix@{config.waiting_room_of(name)}{protocol} id {_WAITING_ROOM_ID} backup no-check "
-        "maxconn 0",
+    )
+
+
+def _retries(config: ProxyConfig) -> Sequence[str]:
+    room = config.waiting_room_of(BACKEND)
+    return (
+        f"http-request disable-l7-retry unless {_may_run_twice(config.options)}",
+        "retry-on conn-failure empty-response junk-response",
+        f"server {WAITING_ROOM} unix@{room} id {_WAITING_ROOM_ID} backup no-check maxconn 0",
     )
 
 

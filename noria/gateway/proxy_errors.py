@@ -25,6 +25,8 @@ _STATUSES = {
     500: _INTERNAL,
     504: _DEADLINE_EXCEEDED,
 }
+NO_SERVER = (_UNAVAILABLE, _ERRORS[503][1])
+"""The status and the message when no server is ready."""
 
 
 def as_problems() -> Sequence[str]:
