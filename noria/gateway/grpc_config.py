@@ -39,6 +39,7 @@ def frontend(bind: str, options: ProxyOptions) -> Sequence[str]:
         # gRPC's own errors have a type and status 200, so these are HAProxy's.
         "http-after-response set-header content-type application/grpc unless { res.hdr(content-type) -m found }",
         "http-after-response set-status 200 unless { status 200 }",
+        f"use_backend {GRPC} if {{ stopping }}",  # it listens no more, not even to itself
         f"default_backend {_AGAIN}",
     )
 
