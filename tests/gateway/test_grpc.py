@@ -211,12 +211,11 @@ def test_another_supervisor_takes_over(start: Start, tmp_path: Path, before: int
             with client_of(new) as client:
                 assert infer(client) in pids(new)
         return
-    with calls(old) as (failures, answers):
-        with new:
-            assert new.grpc_address == old.grpc_address
-            until(lambda: answers[-1:] != [] and answers[-1] in pids(new), 30)
-            time.sleep(0.2)
-            assert failures == []
+    with calls(old) as (failures, answers), new:
+        assert new.grpc_address == old.grpc_address
+        until(lambda: answers[-1:] != [] and answers[-1] in pids(new), 30)
+        time.sleep(0.2)
+        assert failures == []
 
 
 def test_a_port_that_is_taken_is_told(start: Start) -> None:
