@@ -26,6 +26,7 @@ class Deployment:
         processes: server processes at least.
         stream: whether the project has streams, whose events have to be processed too.
         needs_keys: whether the address can be reached from other machines.
+        grpc_port: where it speaks gRPC; 0 for nowhere.
     """
 
     name: str
@@ -38,11 +39,17 @@ class Deployment:
     processes: int
     stream: bool
     needs_keys: bool
+    grpc_port: int = 0
 
     @property
     def inside(self) -> int:
         """The port in a container, where nobody is root."""
         return self.port if self.port >= 1024 else 8080
+
+    @property
+    def grpc_inside(self) -> int:
+        """The port for gRPC there."""
+        return next(port for port in (self.grpc_port, 8081, 8082) if port >= 1024 and port != self.inside)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ WantedBy=multi-user.target
 
 
 def _capabilities(to: Deployment) -> str:
-    if to.port >= 1024:
+    if to.port >= 1024 and not 0 < to.grpc_port < 1024:
         return "CapabilityBoundingSet="
     return "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE"
 
@@ -116,6 +123,8 @@ def _capabilities(to: Deployment) -> str:
 def docker(to: Deployment) -> dict[str, str]:
     """A Dockerfile and what it shall not copy."""
     command = ", ".join(f'"{word}"' for word in ("noria", *to.words))
+    extra = " && pip install --no-cache-dir 'noria[grpc]'" if to.grpc_port else ""
+    grpc = f"ENV NORIA_SERVE_GRPC_PORT={to.grpc_inside}\nEXPOSE {to.grpc_inside}\n" if to.grpc_port else ""
     return {
         "Dockerfile": f"""\
 # noria isn't on a package index yet: put its wheel into the project first,
@@ -126,7 +135,7 @@ FROM python:{to.version}-slim
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 RUN groupadd --gid {UID} noria && useradd --uid {UID} --gid {UID} --no-create-home noria
 COPY wheels/ /wheels/
-RUN pip install --no-cache-dir /wheels/*.whl
+RUN pip install --no-cache-dir /wheels/*.whl{extra}
 
 WORKDIR /app
 COPY . .
@@ -138,7 +147,7 @@ VOLUME /app/.noria
 # TLS is taken to end before the container, at a proxy. If not: NORIA_SERVE_CERTIFICATE and NORIA_SERVE_TLS=here.
 ENV NORIA_SERVE_HOST=0.0.0.0 NORIA_SERVE_PORT={to.inside} NORIA_SERVE_TLS=elsewhere
 EXPOSE {to.inside}
-STOPSIGNAL SIGTERM
+{grpc}STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 \\
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{to.inside}/health/ready', timeout=12)"]
 CMD [{command}]
@@ -150,6 +159,7 @@ CMD [{command}]
 def compose(to: Deployment) -> dict[str, str]:
     """A compose file, for the image of the Dockerfile."""
     command = ", ".join(("noria", *to.words))
+    grpc = f'\n      - "{to.grpc_port}:{to.grpc_inside}"' if to.grpc_port else ""
     return {
         "compose.yaml": f"""\
 # Needs the Dockerfile (noria export docker --output .) and NORIA_SERVE_API_KEYS, here or in .env.
@@ -161,7 +171,7 @@ services:
     image: {to.name}:latest
     command: [{command}]
     ports:
-      - "{to.port}:{to.inside}"
+      - "{to.port}:{to.inside}"{grpc}
     environment:
       NORIA_SERVE_API_KEYS: ${{NORIA_SERVE_API_KEYS:?give SHA-256 digests of the API keys}}
     volumes:
@@ -178,113 +188,6 @@ volumes:
   state: {{}}
 """
     }
-
-
-def kubernetes(to: Deployment) -> dict[str, str]:
-    """A volume, a deployment of one pod, and a service."""
-    return {f"{to.name}.yaml": "---\n".join((_claim(to), _deployment(to), _service(to)))}
-
-
-def _claim(to: Deployment) -> str:
-    return f"""\
-# Needs the image {to.name}:latest (noria export docker) where the cluster can pull it, and the keys:
-#   kubectl create secret generic {to.name}-keys --from-literal=digests=SHA256-OF-A-KEY,…
-# Bring the project up to date: kubectl exec deploy/{to.name} -- noria run
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  name: {to.name}-state
-spec:
-  accessModes: [ReadWriteOnce]
-  resources:
-    requests:
-      storage: 10Gi
-"""
-
-
-def _deployment(to: Deployment) -> str:
-    command = ", ".join(("noria", *to.words))
-    return f"""\
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: {to.name}
-  labels: {{app: {to.name}}}
-spec:
-  # One pod has all server processes and the embedded stores, of which one pod at a time may write: so it is recreated,
-  # and a new image means a pause. New models need none; new code in the same pod: kubectl exec … noria restart
-  replicas: 1
-  strategy: {{type: Recreate}}
-  selector:
-    matchLabels: {{app: {to.name}}}
-  template:
-    metadata:
-      labels: {{app: {to.name}}}
-    spec:
-      terminationGracePeriodSeconds: {STOP_SECONDS + 5}
-      automountServiceAccountToken: false
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: {UID}
-        runAsGroup: {UID}
-        fsGroup: {UID}
-        seccompProfile: {{type: RuntimeDefault}}
-      containers:
-        - name: serve
-          image: {to.name}:latest
-          command: [{command}]
-          ports:
-            - {{name: http, containerPort: {to.inside}}}
-          env:
-            - name: NORIA_SERVE_API_KEYS
-              valueFrom:
-                secretKeyRef: {{name: {to.name}-keys, key: digests}}
-          startupProbe:
-            httpGet: {{path: /health/ready, port: http}}
-            timeoutSeconds: 12
-            periodSeconds: 5
-            failureThreshold: 60
-          readinessProbe:
-            httpGet: {{path: /health/ready, port: http}}
-            timeoutSeconds: 3
-            periodSeconds: 3
-          livenessProbe:  # patient: noria starts its servers again by itself
-            httpGet: {{path: /health/live, port: http}}
-            timeoutSeconds: 15
-            periodSeconds: 20
-            failureThreshold: 3
-          lifecycle:
-            preStop:  # until no new connections are sent here
-              exec: {{command: [sleep, "5"]}}
-          resources:
-            requests: {{cpu: "{to.processes}", memory: {512 * (to.processes + 1)}Mi}}
-            limits: {{memory: {1024 * (to.processes + 1)}Mi}}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {{drop: [ALL]}}
-          volumeMounts:
-            - {{name: state, mountPath: /app/.noria}}
-            - {{name: tmp, mountPath: /tmp}}
-      volumes:
-        - name: state
-          persistentVolumeClaim: {{claimName: {to.name}-state}}
-        - name: tmp
-          emptyDir: {{}}
-"""
-
-
-def _service(to: Deployment) -> str:
-    return f"""\
-apiVersion: v1
-kind: Service
-metadata:
-  name: {to.name}
-spec:
-  selector: {{app: {to.name}}}
-  ports:
-    - {{name: http, port: 80, targetPort: http}}
-"""
 
 
 def _escaped(path: str) -> str:

@@ -9,7 +9,8 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from noria.cli.deployment import Deployment, compose, docker, kubernetes, systemd
+from noria.cli.deployment import Deployment, compose, docker, systemd
+from noria.cli.kubernetes import kubernetes
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.core import ConfigError, Settings
@@ -61,6 +62,7 @@ def deployment(system: System, settings: Settings, name: str | None = None) -> D
         version=f"{sys.version_info.major}.{sys.version_info.minor}",
         host=settings.serve.host,
         port=settings.serve.port,
+        grpc_port=settings.serve.grpc_port,
         processes=max(1, settings.serve.replicas),
         stream=any(isinstance(part, Stream) for part in system.components),
         needs_keys=not is_loopback(settings.serve.host),

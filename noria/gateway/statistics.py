@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class ServerStatistics:
     check: str
 
 
+_COUNTS = ("sessions", "queued", "requests", "errors", "failures", "retries")
+
+
 def parse(text: str) -> list[ServerStatistics]:
     r"""The rows of `show stat`, for servers and backends alike.
 
@@ -45,6 +49,21 @@ def parse(text: str) -> list[ServerStatistics]:
     """
     rows = csv.DictReader(text.strip().removeprefix("# ").splitlines())
     return [_server(row) for row in rows]
+
+
+def together(rows: Iterable[ServerStatistics]) -> list[ServerStatistics]:
+    """One row for each name, from those of several backends: what is counted is added up, the rest is the first one's.
+
+    >>> rows = parse("# svname,qcur,status,\\na,1,UP,\\nb,2,UP,\\na,3,DOWN,\\n")
+    >>> [(row.name, row.queued, row.state) for row in together(rows)]
+    [('a', 4, 'UP'), ('b', 2, 'UP')]
+    """
+    found: dict[str, ServerStatistics] = {}
+    for row in rows:
+        one = found.get(row.name)
+        counts = {name: getattr(one, name) + getattr(row, name) for name in _COUNTS} if one else {}
+        found[row.name] = replace(one or row, **counts)
+    return list(found.values())
 
 
 def _server(row: dict[str, str]) -> ServerStatistics:

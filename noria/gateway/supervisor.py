@@ -7,22 +7,20 @@ nothing outlives a supervisor, not even one that was killed with SIGKILL.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from noria.core.errors import ConfigError
 from noria.gateway.autoscale import ScaleLimits
-from noria.gateway.control import SOCKET_NAME, Control, Descriptors
+from noria.gateway.control import SOCKET_NAME, Control
 from noria.gateway.ejection import eject_outliers
 from noria.gateway.events import log_event, on_signals
 from noria.gateway.fleet import MOST_REPLICAS, Fleet
-from noria.gateway.handover import Inheritance, take_over
+from noria.gateway.handover import Inheritance, farewell, take_over
+from noria.gateway.listeners import Listeners
 from noria.gateway.operations import Operations, ServerStatus, operations, upstream_of
-from noria.gateway.ports import listen
 from noria.gateway.proxy import Proxy
 from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
 from noria.gateway.proxy_options import ProxyOptions
@@ -41,9 +39,11 @@ class Supervisor:
     `noria.gateway.proxy_config` for the limits of this promise).
 
     Args:
-        command: the program and arguments that serve on 127.0.0.1, from the replica's index and its port.
+        command: the program and arguments that serve on 127.0.0.1, from the replica's index and its port; with
+            `grpc_port` from the port where it has to speak gRPC, too.
         replicas: how many; 0 is enough where there are `servers`.
         host, port: where clients come in; port 0 takes any free one.
+        grpc_port: where they come in over gRPC, on the same host; None for nowhere. Only to replicas.
         run_dir: a directory for the logs (`logs/replica-0.log`, `logs/haproxy.log`) and the lock.
         servers: `host:port` of servers elsewhere, behind the same HAProxy. Nobody here starts or stops them.
         scaling: have more or fewer replicas by load; `replicas` is then how many there are at first.
@@ -58,11 +58,12 @@ class Supervisor:
 
     def __init__(
         self,
-        command: Callable[[int, int], Sequence[str]],
+        command: Callable[..., Sequence[str]],
         replicas: int = 2,
         host: str = "127.0.0.1",
         port: int = 8080,
         *,
+        grpc_port: int | None = None,
         run_dir: str | Path,
         servers: Sequence[str] = (),
         scaling: ScaleLimits | None = None,
@@ -81,7 +82,7 @@ class Supervisor:
             raise ConfigError(f"{replicas} replicas can't be run", hint=hint, field="replicas")
         self._command, self._env, self._servers, self._scaling = command, env, tuple(servers), scaling
         self._count = min(max(replicas, scaling.minimum), scaling.maximum)
-        self._host, self._port, self._path = host, port, run_dir
+        self._host, self._port, self._grpc_port, self._path = host, port, grpc_port, run_dir
         self._options, self._restarts = options or ProxyOptions(), restarts or RestartPolicy()
         self._timeouts = (ready_timeout, hang_timeout)
         self._tell = on_event
@@ -97,9 +98,17 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where clients come in."""
+        return f"{'https' if self._options.certificate else 'http'}://{self._address}:{self._port}"
+
+    @property
+    def grpc_address(self) -> str | None:
+        """`host:port` where they come in over gRPC; None for nowhere."""
+        return None if self._grpc_port is None else f"{self._address}:{self._grpc_port}"
+
+    @property
+    def _address(self) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
-        scheme = "https" if self._options.certificate else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
+        return f"[{host}]" if ":" in host else host
 
     @property
     def metrics_url(self) -> str:
@@ -170,15 +179,16 @@ class Supervisor:
         """
         if self._thread is not None:
             raise ConfigError("this supervisor was started before", hint="make a new one")
-        listener, metrics, run_dir = self._claim()
-        self._port, self._metrics_port = listener.getsockname()[1], metrics.getsockname()[1]
+        listeners, run_dir = self._claim()
+        self._port, self._metrics_port, *grpc = listeners.ports
+        self._grpc_port = grpc[0] if grpc else None
         proxy = Proxy(
-            (listener, metrics), run_dir.sockets, run_dir.log("haproxy"), (), self._options, self._restarts, self._hear
+            listeners.sockets, run_dir.sockets, run_dir.log("haproxy"), (), self._options, self._restarts, self._hear
         )
         self._fleet = self._make_fleet(run_dir, proxy)
         self._scaler = Scaler(self._fleet, self._scaling, self._hear)
         self._verbs = Operations(self._fleet, self._scaler)
-        verbs = operations(self._fleet, self._scaler) | self._farewell(self._fleet, listener, metrics, run_dir)
+        verbs = operations(self._fleet, self._scaler) | farewell(self._fleet, listeners, run_dir)
         verbs |= {"addresses": self._addresses}
         self._control = Control(run_dir.sockets / SOCKET_NAME, verbs)
         self._thread = threading.Thread(
@@ -222,34 +232,22 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _claim(self) -> tuple[socket.socket, socket.socket, RunDirectory]:
+    def _claim(self) -> tuple[Listeners, RunDirectory]:
         """The sockets and the directory: new ones, or those of the supervisor that runs."""
         if self._take_over:
-            self._given = take_over(self._path, self._port)
-            return self._given.public, self._given.metrics, self._given.run_dir
-        with ExitStack() as undo:
-            listener = undo.enter_context(listen(self._host, self._port))
-            metrics = undo.enter_context(listen(HOST, 0))
-            run_dir = RunDirectory(self._path)
-            undo.pop_all()
-        return listener, metrics, run_dir
-
-    def _farewell(
-        self, fleet: Fleet, listener: socket.socket, metrics: socket.socket, run_dir: RunDirectory
-    ) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
-        """What a supervisor that takes over asks of us."""
-
-        async def hand_over() -> Descriptors:
-            return Descriptors((listener.fileno(), metrics.fileno(), run_dir.lock))
-
-        async def leave() -> None:
-            fleet.end(patient=True)
-
-        return {"hand_over": hand_over, "leave": leave}
+            self._given = take_over(self._path, self._host, self._port, self._grpc_port)
+            return self._given.listeners, self._given.run_dir
+        listeners = Listeners.open(self._host, self._port, self._grpc_port)
+        try:
+            return listeners, RunDirectory(self._path)
+        except BaseException:
+            listeners.close()
+            raise
 
     def _make_fleet(self, run_dir: RunDirectory, proxy: Proxy) -> Fleet:
         def make(index: int) -> Replica:
-            return Replica(index, self._command, run_dir.log(f"replica-{index}"), self._env, *self._timeouts)
+            log, speaks_grpc = run_dir.log(f"replica-{index}"), self._grpc_port is not None
+            return Replica(index, self._command, log, self._env, *self._timeouts, speaks_grpc)
 
         return Fleet(
             make,

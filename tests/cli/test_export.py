@@ -83,6 +83,21 @@ def test_kubernetes_has_probes_volume_secret_and_time_to_stop(project: Path) -> 
     assert kinds["Service"]["spec"]["selector"] == kinds["Deployment"]["spec"]["selector"]["matchLabels"]
 
 
+def test_a_port_more_for_grpc(project: Path) -> None:
+    (project / "noria.toml").write_text("[serve]\nport = 8081\ngrpc_port = 443\n")
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in written(project, "systemd")["my-shop.service"]
+    dockerfile = written(project, "docker")["Dockerfile"]
+    for line in ("EXPOSE 8081", "EXPOSE 8082", "ENV NORIA_SERVE_GRPC_PORT=8082"):
+        assert line in dockerfile.splitlines()
+    assert "'noria[grpc]'" in dockerfile
+    [service] = yaml.safe_load(written(project, "compose")["compose.yaml"])["services"].values()
+    assert service["ports"] == ["8081:8081", "443:8082"]
+    _, deployment, service = yaml.safe_load_all(written(project, "kubernetes")["my-shop.yaml"])
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "grpc", "containerPort": 8082} in container["ports"]
+    assert {"name": "grpc", "port": 443, "targetPort": "grpc"} in service["spec"]["ports"]
+
+
 def test_printing_and_mistakes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--project", str(project)]
     assert main(["export", "compose", *words]) == 0

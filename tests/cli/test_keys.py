@@ -13,13 +13,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from noria.cli import main
 from noria.cli.project import load_system
 from noria.cli.serve import supervisor
 from noria.cli.tls import certificate
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, MissingExtraError, Settings
 from noria.gateway import Supervisor
+from noria.gateway.ports import free_port
 
 SYSTEM = """
 import noria as nr
@@ -193,9 +196,29 @@ def running(project: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple
     assert main(["run"]) == 0
     key = made(capsys, "create", "reader")
     pem(project)
-    settings = Settings.load(project, {"NORIA_SERVE_CERTIFICATE": "both.pem", "NORIA_SERVE_HOST": "0.0.0.0"})
+    environ = {"CERTIFICATE": "both.pem", "HOST": "0.0.0.0", "GRPC_PORT": str(free_port())}
+    settings = Settings.load(project, {f"NORIA_SERVE_{name}": value for name, value in environ.items()})
     with supervisor(load_system(project), replace(settings, serve=replace(settings.serve, port=0))) as started:
         yield started, key
+
+
+def test_keys_over_grpc_with_tls(running: tuple[Supervisor, str], project: Path) -> None:
+    address = running[0].grpc_address
+    with InferenceServerClient(address, ssl=True, root_certificates="certificate.pem") as client:
+        assert client.is_server_ready()
+        for headers, code in (({}, "UNAUTHENTICATED"), ({"x-api-key": running[1]}, "NOT_FOUND")):
+            with pytest.raises(InferenceServerException) as caught:
+                client.get_model_metadata("nobody", headers=headers, client_timeout=20)
+            assert code in caught.value.status()
+    with InferenceServerClient(address) as client, pytest.raises(InferenceServerException):
+        client.is_server_live(client_timeout=2)
+
+
+def test_grpc_without_its_extra_is_told_before_anything_starts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    settings = Settings.load(project, {"NORIA_SERVE_GRPC_PORT": "8081"})
+    with pytest.raises(MissingExtraError, match=r"(?s)serve\.grpc_port needs grpcio.*noria\[grpc\]"):
+        supervisor(load_system(project), settings)
 
 
 def test_keys_over_https_and_http2(

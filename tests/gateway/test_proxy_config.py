@@ -14,9 +14,10 @@ from noria.gateway.haproxy import binary
 from noria.gateway.proxy_config import waiting_room_lua
 
 
-def config(directory: Path, **options: Any) -> ProxyConfig:
-    servers = (Upstream("a", "127.0.0.1", 8001, 1, ready=True), Upstream("b", "::1", 8002, 2))
-    return ProxyConfig("127.0.0.1:18080", "127.0.0.1:18081", directory, servers, ProxyOptions(**options))
+def config(directory: Path, *, grpc: bool = False, **options: Any) -> ProxyConfig:
+    servers = (Upstream("a", "127.0.0.1", 8001, 1, ready=True, grpc_port=9001), Upstream("b", "::1", 8002, 2))
+    more = {"grpc_bind": "127.0.0.1:18082"} if grpc else {}
+    return ProxyConfig("127.0.0.1:18080", "127.0.0.1:18081", directory, servers, ProxyOptions(**options), **more)
 
 
 def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
@@ -28,6 +29,17 @@ def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
     assert "disable-l7-retry unless METH_GET or METH_POST { path_end /predict :predict /search :search }" in text
     for line in ("option redispatch 1", "retry-on conn-failure empty-response", "option idle-close-on-response"):
         assert line in text
+    assert "grpc" not in text
+
+
+def test_servers_that_speak_grpc_are_in_a_backend_more(tmp_path: Path) -> None:
+    text = render(config(tmp_path, grpc=True))
+    public = render(config(tmp_path))
+    assert text.startswith(public)
+    servers = [line.strip() for line in text.removeprefix(public).splitlines() if "check-proto" in line]
+    assert [line.partition(" check inter")[0] for line in servers] == [
+        "server a 127.0.0.1:9001 id 1 weight 100 proto h2 check-proto h1 port 8001"
+    ]
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,13 +48,21 @@ def test_is_a_pure_function_of_its_description(tmp_path: Path) -> None:
     buffer_bytes=st.integers(16_384, 4 << 20),
     policy=st.sampled_from(sorted(POLICIES)),
     slow_start=st.sampled_from([0.0, 0.5, 30.0]),
+    grpc=st.booleans(),
     retried=st.lists(st.from_regex(r"[a-z0-9_.~-]{1,12}", fullmatch=True), max_size=3).map(tuple),
 )
 def test_haproxy_accepts_what_the_options_accept(
-    tmp_path: Path, seconds: float, buffer_bytes: int, policy: str, slow_start: float, retried: tuple[str, ...]
+    tmp_path: Path,
+    seconds: float,
+    buffer_bytes: int,
+    policy: str,
+    slow_start: float,
+    grpc: bool,
+    retried: tuple[str, ...],
 ) -> None:
     described = config(
         tmp_path,
+        grpc=grpc,
         queue_timeout=seconds,
         health_interval=seconds,
         buffer_bytes=buffer_bytes,
