@@ -57,7 +57,7 @@ def _rows(report: Report) -> Iterator[tuple[Any, ...]]:
     for variant in (*deployment.tried, deployment.control):
         tally = report.evidence.totals.get(variant.name)
         reward = report.rewards.get(variant.name)
-        good = tally.requests - tally.errors if tally else 0
+        good = tally.requests - tally.errors if tally and variant in deployment.variants else 0  # a shadow waits
         yield (
             variant.name,
             variant.version,

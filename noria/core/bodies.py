@@ -31,7 +31,9 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         known = f"{allowed(names, unknown[1])}; " if unknown and names else ""
         raise RequestError(message, status=422, field=field, hint=f"{known}see /openapi.json") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body is not valid JSON: {error}", hint="NaN and Infinity are not JSON") from None
+        odd = b"NaN" in body or b"Infinity" in body
+        hint = "NaN and Infinity are not JSON: write null" if odd else "see /openapi.json"
+        raise RequestError(f"the body is not valid JSON: {error}", hint=hint) from None
 
 
 def _fields(kind: Any, path: str) -> list[str]:

@@ -117,10 +117,9 @@ def judge(deployment: Deployment, evidence: Evidence, rewards: Mapping[str, Mome
         tally = evidence.of(variant.name)
         # As many requests, answered in as small batches: the control's others are answered many together.
         like = evidence.of(twin(variant.name))
-        found = [
-            errors(tally, control, deployment.judging, alpha),
-            latency(tally, like if like.requests else control, deployment.judging, alpha),
-        ]
+        found = [errors(tally, control, deployment.judging, alpha)]
+        if variant in deployment.variants:  # a shadow answers when nobody waits: how long it takes says nothing
+            found.append(latency(tally, like if like.requests else control, deployment.judging, alpha))
         if _has_reward(deployment, variant):
             seen = rewards or {}
             both = seen.get(variant.name), seen.get(deployment.control.name)
@@ -133,7 +132,8 @@ def judge(deployment: Deployment, evidence: Evidence, rewards: Mapping[str, Mome
 
 def part_of_alpha(deployment: Deployment) -> float:
     """Alpha for one question about one variant in one step."""
-    questions = sum(2 + _has_reward(deployment, variant) for variant in deployment.tried)
+    asked = [1 + (variant in deployment.variants) + _has_reward(deployment, variant) for variant in deployment.tried]
+    questions = sum(asked)
     return deployment.judging.alpha / (questions * max(len(deployment.steps), 1))
 
 

@@ -9,6 +9,7 @@ what comes in meanwhile becomes the next piece. Nothing of this is configured: w
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -135,7 +136,7 @@ class Batches:
         return lane
 
     def _turn(self, lane: Lane) -> None:
-        if lane.aside or lane.cost.seconds(lane.rows) > INLINE_SECONDS:
+        if lane.aside or lane.cost.at_most(lane.rows) > INLINE_SECONDS:
             self._send(lane)
             return
         exchanges, requests, rows = lane.take()
@@ -199,8 +200,7 @@ class Batches:
         now = time.monotonic()
         late = [exchange for exchange in exchanges if exchange.deadline <= now and exchange.awaited]
         for exchange in late:
-            waited = now - exchange.started
-            self._replies.fail(exchange, RequestError(f"there was no answer within {waited:.3g} s", status=504))
+            self._replies.fail(exchange, _too_late(exchange))
 
     def _close_if_idle(self, servable: Servable) -> None:
         lanes = self._lanes_of(servable)
@@ -247,6 +247,9 @@ class Batches:
     def _answer(self, lane: Lane, exchange: Exchange, request: Any, answer: Any) -> None:
         if exchange.answer is not None:  # it was too late
             return
+        if exchange.deadline != math.inf and time.monotonic() >= exchange.deadline:
+            self._replies.fail(exchange, _too_late(exchange))
+            return
         if isinstance(answer, BaseException):
             self._fail(lane, exchange, answer)
             return
@@ -288,6 +291,13 @@ class Batches:
             seconds = time.monotonic() - exchange.started
             servable, request_id = lane.servable, exchange.request_id.decode()
             self._logger.log_prediction(servable.model, servable.version, request_id, request, answer, seconds)
+
+
+def _too_late(exchange: Exchange) -> RequestError:
+    asked = exchange.deadline - exchange.started
+    return RequestError(
+        f"there was no answer within the {asked:.3g} s of X-Request-Timeout", status=504, hint="give it more time"
+    )
 
 
 def _record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _MEMORY = 0.98
 """The weight of a batch against the next one: what was seen 50 batches ago counts a third."""
+_REACH = 4.0
 _SURE, _FAR, _HICCUP = 3.0, 4.0, 0.0002
 
 
@@ -19,12 +20,12 @@ class Cost:
     0.021
     """
 
-    __slots__ = ("_n", "_x", "_xx", "_xy", "_y", "fixed", "per_row")
+    __slots__ = ("_most", "_n", "_x", "_xx", "_xy", "_y", "fixed", "per_row")
 
     def __init__(self) -> None:
         self.fixed = 0.0
         self.per_row = 0.0
-        self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._n = self._x = self._y = self._xx = self._xy = self._most = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take a batch into account.
@@ -34,6 +35,7 @@ class Cost:
         """
         if self._n > _SURE:
             seconds = min(seconds, _FAR * self.seconds(rows) + _HICCUP)
+        self._most = max(float(rows), self._most * _MEMORY)
         self._n = self._n * _MEMORY + 1.0
         self._x = self._x * _MEMORY + rows
         self._y = self._y * _MEMORY + seconds
@@ -50,6 +52,19 @@ class Cost:
     def seconds(self, rows: int) -> float:
         """What a batch of so many rows will take."""
         return self.fixed + self.per_row * rows
+
+    def at_most(self, rows: int) -> float:
+        """What it may take: of a batch that is far larger than those before, nobody knows how the line goes on.
+
+        >>> cost = Cost()
+        >>> for rows in (1, 1, 2):
+        ...     cost.learn(rows, 0.001)
+        >>> cost.seconds(9_000) < 0.003, cost.at_most(9_000) > 1
+        (True, True)
+        """
+        if rows <= _REACH * self._most or not self._x:
+            return self.seconds(rows)
+        return max(self.seconds(rows), rows * self._y / self._x)
 
     def rows(self, seconds: float) -> int:
         """How many rows fit into so many seconds; at least one."""

@@ -41,8 +41,8 @@ _STARTS = {
 _OK = _STARTS[200, b"application/json"]
 _KEPT = frozenset(
     (
-        b"accept", b"authorization", b"content-type", b"inference-header-content-length", b"traceparent", b"x-api-key",
-        b"x-entity-id", b"x-request-id", b"x-request-timeout",
+        b"accept", b"authorization", b"content-encoding", b"content-type", b"inference-header-content-length",
+        b"traceparent", b"x-api-key", b"x-entity-id", b"x-request-id", b"x-request-timeout",
     )
 )  # fmt: skip
 _LOWER = {

@@ -39,8 +39,15 @@ def check_body(exchange: Exchange) -> None:
         kind = kind.split(b";")[0].strip().lower()
         if kind not in (b"application/json", b"application/x-www-form-urlencoded", b"") and not kind.endswith(b"+json"):
             raise RequestError(
-                f"the body is {kind.decode('latin-1')!r}", status=415, hint="send JSON: Content-Type: application/json"
+                f"the body is {kind.decode('latin-1')!r}",
+                status=415,
+                hint="send JSON: Content-Type: application/json; a prediction's rows may be an Arrow stream too",
             )
+    coding = exchange.headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
+        raise RequestError(
+            f"the body is compressed ({coding[:50].decode('latin-1')})", status=415, hint="send it as it is"
+        )
     if not exchange.body:
         raise RequestError("the body is empty", hint="see /openapi.json")
 

@@ -268,7 +268,7 @@ class ModelServer:
             if target is not None and exchange.method == b"POST":
                 self._keys.check(exchange, "predict")
                 headers = exchange.headers
-                usual = headers.get(b"content-type") == _JSON and exchange.body and b"accept" not in headers
+                usual = headers.get(b"content-type") == _JSON and exchange.body and len(headers) == 1
                 if not usual and not speak_arrow(exchange):
                     check_body(exchange)
                 self.ask(exchange, model, operation, version)

@@ -78,7 +78,7 @@ def judge(
         if metric.needs_scores and scores is None:
             raise ConfigError(
                 f"metric {name!r} needs probabilities of two classes, which this model doesn't give",
-                hint="use a binary classifier with predict_proba, or another metric",
+                hint="use a binary classifier that has predict_proba and, once fitted, classes_; or another metric",
             )
         results[name] = metric.compute(truth, scores if metric.needs_scores and scores is not None else predicted)
     return results

@@ -31,6 +31,7 @@ MAX_ROWS = 10_000
 """The most rows that one request may hold."""
 
 _KINDS = {"bool": bool, "str": str, "uuid": UUID, "date": date, "timestamp": datetime}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _RANGES = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
 
 
@@ -236,6 +237,8 @@ def _row_type(title: str, specs: Mapping[str, str]) -> type[msgspec.Struct]:
         if field.dtype in _RANGES or (field.dtype == "timestamp" and field.unit != "iso"):
             bits = _RANGES.get(field.dtype, 63)
             kind = Annotated[int, msgspec.Meta(ge=-(2**bits), le=2**bits - 1)]
+        if field.dtype == "float32":
+            kind = Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
         name = attribute(field.name)
         fields.append((name, kind | None, None) if field.nullable else (name, kind))
     names = {attribute(name): name for name in specs}

@@ -221,6 +221,11 @@ def _series(field: Field, column: Column) -> pl.Series:
 
 def _check_kept(field: Field, given: pl.Series, made: pl.Series) -> None:
     """Refuse what a cast to integers or Booleans would change."""
+    if field.dtype == "float32" and given.dtype.is_float():
+        large = given.is_finite() & ~made.is_finite()
+        if large.any():
+            place = large.fill_null(False).arg_max() or 0
+            raise _wrong(field, place, f"is {given[place]}, too large for float32")
     if field.dtype.startswith("float") or not (given.dtype.is_integer() or given.dtype.is_float()):
         return
     changed = (made.cast(given.dtype, strict=False) != given).fill_null(False) | (made.is_null() & given.is_not_null())

@@ -142,3 +142,33 @@ def test_costs_are_learnt(fixed: float, per_row: float, sizes: list[int]) -> Non
     assert cost.per_row >= 0
     assert cost.fixed >= 0
     assert cost.rows(0.05) >= 1
+
+
+class Rows(Slow):
+    """Requests of so many rows as their number says; each row takes its time."""
+
+    def size(self, operation: str, request: Ask) -> int:
+        return int(request.x)
+
+    def answer(self, operation: str, requests: Sequence[Ask]) -> Sequence[Any]:
+        self.threads.add(threading.current_thread().name.rpartition("_")[0] or threading.current_thread().name)
+        time.sleep(sum(request.x for request in requests) * 0.0002)
+        return Doubler.answer(self, operation, requests)
+
+
+def test_the_first_large_request_goes_to_a_thread_and_keeps_its_deadline() -> None:
+    rows = Rows()
+    with ModelServer([rows]).running() as url:
+        for _ in range(12):
+            assert ask(url, 1.0).status_code == 200
+        rows.threads.clear()
+        late = ask(url, 4000.0, **{"x-request-timeout": "0.1"})
+        assert late.status_code == 504
+        assert rows.threads == {"noria-batch"}
+
+
+def test_a_deadline_that_has_passed_when_the_answer_is_there_is_kept_too() -> None:
+    with ModelServer([Slow()]).running() as url:
+        late = ask(url, 1.0, **{"x-request-timeout": "0.000001"})
+    assert late.status_code == 504
+    assert late.json()["detail"] == "there was no answer within the 1e-06 s of X-Request-Timeout"

@@ -446,3 +446,12 @@ def test_a_client_that_reads_nothing_cannot_make_the_server_hoard(
         assert sent < 50_000_000
     with httpx.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
         assert client.post("/predict", json={"x": 1}).status_code == 200
+
+
+def test_a_compressed_body_and_what_isnt_json_are_told_apart() -> None:
+    with ModelServer([Doubler()]).running() as url, httpx.Client(base_url=url) as client:
+        packed = client.post("/predict", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+        assert (packed.status_code, packed.json()["detail"]) == (415, "the body is compressed (gzip)")
+        assert client.post("/predict", content=b'{"x": 1}', headers={"content-encoding": "identity"}).status_code == 200
+        assert "NaN" not in client.post("/predict", content=b'{"x": 1').json()["hint"]
+        assert "write null" in client.post("/predict", content=b'{"x": NaN}').json()["hint"]

@@ -105,7 +105,7 @@ def _variants(report: Report) -> Iterator[list[Child]]:
     for variant in (*one.tried, one.control):
         tally = report.evidence.totals.get(variant.name)
         reward = report.rewards.get(variant.name)
-        good = tally.requests - tally.errors if tally else 0
+        good = tally.requests - tally.errors if tally and variant in one.variants else 0  # a shadow waits
         yield [
             variant.name,
             variant.version,
