@@ -55,7 +55,7 @@ def gather(records: Records, deployment: Deployment) -> Evidence:
         servers[record.key.removeprefix(prefix)] = record.data.get("step", 0)
         for name, tally in tallies_of(record.data).items():
             totals[name] = totals.get(name, Tally()) + tally
-        failed.update(record.data.get("errors", {}))
+        failed.update(record.data.get("failed", {}))
     if deployment.step == 0:
         return Evidence(totals, totals, deployment.started, True, servers, failed)
     begun = records.get(STEPS, _key(deployment))

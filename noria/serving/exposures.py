@@ -16,7 +16,7 @@ import msgspec
 TALLIES = "tallies"
 """The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`.
 
-A document has `variants`, a `Tally` by name; `errors`, why this server can't load a variant, by name; and `step`, the
+A document has `variants`, a `Tally` by name; `failed`, why this server can't load a variant, by name; and `step`, the
 one that it follows. A process that starts anew takes another name for itself, since totals only grow.
 """
 FOLDER = "exposures"

@@ -113,5 +113,7 @@ def _about(model: Served) -> dict[str, Any]:
     deployment = model.deployment
     if deployment is not None:
         about |= {"deployment": deployment.label, "kind": deployment.kind}
-        about["variants"] = {variant.name: variant.version for variant in deployment.variants}
+        about["variants"] = {
+            variant.name: variant.version for variant in deployment.variants if variant.version in model.versions
+        }
     return about
