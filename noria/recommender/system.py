@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core import ConfigError, DataError, NoProgress, Outcome, Progress, Settings, allowed, check_name
 from noria.pipelines import Source
 from noria.pipelines.expressions import definition
-from noria.registry import Lineage, ModelRegistry, ModelVersion, Signature, code_state
+from noria.registry import Deployments, Lineage, ModelRegistry, ModelVersion, Signature, code_state
 from noria.storage import Workspace
 from noria.training.splits import LeaveLastOut, Split
 
@@ -138,11 +138,17 @@ class RecommenderSystem:
         registered = self._register(workspace, run_id, trained, lineage)
         judged = trained.judgement
         registry = ModelRegistry.of(workspace)
-        if self.promote or not registry.champions(self.name):
-            why = f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time"
-            registry.promote(self.name, registered.version, why=why)
+        verdict = f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time"
+        wins = self.promote or not registry.champions(self.name)
+        tried = Deployments.of(workspace).tried(self.name)
+        if wins and tried is not None:
+            verdict += f"; not promoted, because {tried.doing}"
+        elif wins:
+            registry.promote(self.name, registered.version, why=verdict)
         rows = {"in": len(events) + left_out, "out": len(trained.interactions)}
-        return Outcome(str(registered.version), rows, {**_notes(judged), "version": registered.version})
+        return Outcome(
+            str(registered.version), rows, {**_notes(judged), "version": registered.version, "verdict": verdict}
+        )
 
     def _positive(self, events: pl.DataFrame) -> pl.DataFrame:
         if self.positive is not None:

@@ -97,6 +97,7 @@ def test_a_canary_from_start_to_end(call: Call, project: Path) -> None:
     assert found["verdicts"][0]["comparisons"][0]["tried"] == 0.003
     assert found["counted"]["total"]["champion"]["requests"] == 9_000
     assert "is running" in call("deploy", "late@2", "--canary", "10%", status=1)
+    assert "no version 9" in call("deploy", "late", "--ab", "a=3,b=9", status=1)
     assert "canary late/1 is running: canary 4 answers 10%" in call("deploy", "late@4", status=1)
     assert "late@4 is the champion" in call("deployment", "finish", "late", "--why", "it is good")
     assert [one["state"] for one in json.loads(call("deployment", "list", "--json"))] == ["finished"]
@@ -114,7 +115,9 @@ def test_steps(call: Call, project: Path) -> None:
     assert "old (still at step 3)" in call("deployment", "show", "late")
     assert "takes no further steps" in call("deployment", "pause", "late", "--why", "lunch")
     assert shown(call)["state"] == "paused"
+    assert "canary late/1 is paused already" in call("deployment", "pause", "late", status=1)
     assert "goes on" in call("deployment", "resume", "late")
+    assert "canary late/1 isn't paused" in call("deployment", "resume", "late", status=1)
     counted(project, 1, canary=usual(400, 40), champion=usual(4_000))
     assert "canary 4: worse, by errors 10% instead of 0% (at least " in call("deployment", "show", "late")
     with Workspace.open(Settings.load(project)) as workspace:
@@ -170,7 +173,11 @@ def test_a_winner_and_another_champion_are_told(call: Call, project: Path) -> No
     told = call("deployment", "show", "late")
     assert "treatment 4: better, by errors 0% instead of 5% (at least " in told
     assert "to end it: noria deployment finish late --winner treatment" in told
-    call("models", "promote", "late@2")
+    refused = call("models", "promote", "late@2", status=1)
+    assert "ab late/1 is running: treatment 4 answers 50%, control 3 answers 50%" in refused
+    assert "--force promotes all the same" in refused
+    assert "no version 9" in call("models", "promote", "late@9", status=1)
+    call("models", "promote", "late@2", "--force")
     assert "version 2 has become the champion meanwhile" in call("deployment", "show", "late")
     assert "--force" in call("deployment", "finish", "late", "--winner", "treatment", status=1)
     call("deployment", "finish", "late", "--winner", "treatment", "--force")
@@ -190,6 +197,9 @@ def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:
         (["late@9", "--canary", "10%"], "no version 9"),
         (["lat@4", "--canary", "10%"], "did you mean 'late'"),
         (["late@3", "--canary", "10%"], "is the champion already"),
+        (["late@3", "--shadow"], "is the champion already"),
+        (["late@4", "--canary", "0%"], "canary would answer nobody"),
+        (["late", "--ab", "a=3,b=4:0%"], "b would answer nobody"),
         (["late@4", "--canary"], "needs a share"),
         (["late@4", "--canary", "ten"], "is no share"),
         (["late@4", "--canary", "0.1"], "could be 0.1% or 10%"),

@@ -24,8 +24,8 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         yield opened
 
 
-def train(workspace: Workspace, window: str, **options: bool) -> str:
-    """Train with a group defined by a window; gives the place of its values."""
+def train(workspace: Workspace, window: str, **options: bool) -> tuple[str, str]:
+    """Train with a group defined by a window; gives the place of its values, and the verdict."""
     source = nr.Source("events", "events.csv", schema=SCHEMA)
     group = nr.FeatureGroup("habits", entity="user", source=source, features={"spent": nr.sum("amount", window=window)})
     model = nr.ModelTrainingPipeline(
@@ -40,7 +40,8 @@ def train(workspace: Workspace, window: str, **options: bool) -> str:
     )
     report = nr.System("shop", [source, group, model]).run(workspace)
     assert not report.failed, report.failed[0].error
-    return group.online_spec().place
+    run = report.steps["paid"].run
+    return group.online_spec().place, "" if run is None else str(run.notes["verdict"])
 
 
 def test_values_are_kept_up_for_the_champion_and_for_what_is_tried(workspace: Workspace) -> None:
@@ -49,10 +50,10 @@ def test_values_are_kept_up_for_the_champion_and_for_what_is_tried(workspace: Wo
         Deployments.of(workspace),
         FeatureStore(workspace).catalog,
     )
-    places = {1: train(workspace, "1h", promote=False)}
+    places = {1: train(workspace, "1h", promote=False)[0]}
     assert registry.get("paid").version == 1  # somebody has to answer
     for version in (2, 3, 4):
-        places[version] = train(workspace, f"{version}h", promote=False)
+        places[version] = train(workspace, f"{version}h", promote=False)[0]
     assert registry.get("paid").version == 1
     deployments.start("paid", [Variant("canary", 3, 0.5)])
     train(workspace, "9h", promote=False)
@@ -63,3 +64,16 @@ def test_values_are_kept_up_for_the_champion_and_for_what_is_tried(workspace: Wo
     registry.promote("paid", 4)
     train(workspace, "10h", promote=False)
     assert {places[3], places[4]} <= catalog.held()  # it may go back by one
+
+
+def test_a_run_while_something_is_tried_registers_and_says_that_it_did_not_promote(workspace: Workspace) -> None:
+    registry, deployments = ModelRegistry.of(workspace), Deployments.of(workspace)
+    train(workspace, "1h")
+    train(workspace, "2h", promote=False)
+    deployments.start("paid", [Variant("canary", 2, 0.5)])
+    _, verdict = train(workspace, "3h")
+    assert (registry.versions("paid")[0].version, registry.get("paid").version) == (3, 1)
+    assert verdict.endswith("; not promoted, because canary paid/1 is running")
+    deployments.abort("paid")
+    train(workspace, "4h")
+    assert registry.get("paid").version == 4
