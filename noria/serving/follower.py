@@ -17,7 +17,7 @@ import msgspec
 
 from noria.core import Clock, ConfigError, NoriaError, RequestError
 from noria.registry import Deployment, Deployments, ModelRegistry
-from noria.serving.exposures import TALLIES, tally_key
+from noria.serving.exposures import TALLIES, server_key, tally_key
 from noria.serving.loading import load_servable
 from noria.serving.servable import Servable
 from noria.serving.served import Served
@@ -40,6 +40,7 @@ class Follower:
         logger: told of every change and error.
         metrics: has the number of versions that couldn't be taken over.
         pins: versions that stay loaded whatever the registry says, by model.
+        name: the server's, as people know it.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Follower:
         logger: MLLogger,
         metrics: MetricsCollector,
         pins: Mapping[str, frozenset[int]] | None = None,
+        name: str = "server",
     ) -> None:
         self._server = server
         self._workspace = workspace
@@ -58,7 +60,7 @@ class Follower:
         self._refused = metrics.counter("noria_versions_refused", "Times that a version couldn't be taken over.")
         self._pins = pins or {}
         self._again: dict[str, tuple[float, str]] = {}
-        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._name = server_key(f"{name}@{socket.gethostname()}", secrets.token_hex(4))
         self._clock: Clock = workspace.clock
         self._told: dict[str, tuple[str, bytes]] = {}
 

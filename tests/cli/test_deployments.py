@@ -14,7 +14,7 @@ import pytest
 
 from noria.cli.deploy_options import share, variants
 from noria.cli.main import main
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, Settings, to_iso
 from noria.monitoring.rollout import tend
 from noria.registry import ModelRegistry, Variant
 from noria.serving.exposures import FOLDER, TALLIES, Exposure, Tally, tally_key
@@ -87,7 +87,11 @@ def test_a_canary_from_start_to_end(call: Call, project: Path) -> None:
     said = call("deploy", "late@4", "--canary", "10%", "--max-errors", "0.5%", "--why", "try it")
     assert "late/1: canary 4 answers 10%, champion 3 answers 90%" in said
     assert "errors (at most 0.5 points more)" in said
-    assert "no server follows yet" in call("deployment", "show", "late")
+    assert "servers take it up within a few seconds" in call("deployment", "show", "late")
+    counted(project, 1, champion=usual(99))
+    assert "no entity has met it yet" not in call("deployment", "show", "late")
+    counted(project, 1, champion=usual(100))
+    assert "canary: no entity has met it yet" in call("deployment", "show", "late")
     counted(project, 1, canary=usual(1_000, 3), champion=usual(9_000, 12))
     told = call("deployment", "show", "late")
     assert "canary          4    10%     1,000    0.3%    50 ms" in told
@@ -150,19 +154,24 @@ def test_an_experiment_with_rewards(call: Call, project: Path) -> None:
         "source": "purchases", "value": "amount", "by": "user", "within": 3_600_000_000, "time": "at"
     }  # fmt: skip
     assert made["reward_loss"] == 0.1
+    assert shown(call)["waits"] == "nothing has happened in purchases yet"
     started = shown(call)["started"]
     users = [str(user) for user in range(400)]
     with Workspace.open(Settings.load(project)) as workspace:
         writer = Segments(workspace.settings.state_dir / FOLDER, "s1", 1 << 20, ManualClock(1))
         for user in users:
             name = "treatment" if int(user) % 2 else "control"
-            writer.write(msgspec.json.encode(Exposure(user, started, "late", 1, name, user)) + b"\n")
+            writer.write(msgspec.json.encode(Exposure(f"r{user}", started, "late", 1, name, user)) + b"\n")
         writer.close()
         frame = pl.DataFrame(
             {"user": [*users, "-"], "amount": [2.0 + int(user) % 2 for user in users] + [0.0]}
         ).with_columns(at=pl.lit(started).cast(pl.Datetime("us", "UTC")))
         workspace.table("purchases").write(frame, run_id="a")
     assert shown(call)["rewards"] == {}  # the hour isn't over
+    day = to_iso(started)[:19]
+    assert f"an event of purchases after {to_iso(started + 3_600_000_000)[:19]} UTC" in shown(call)["waits"]
+    assert "reward: no window is over yet: " in (told := call("deployment", "show", "late"))
+    assert f"the newest is of {day} UTC" in told
     assert "say which has won" in call("deployment", "finish", "late", status=1)
     assert "treatment won; late@4 is the champion" in call("deployment", "finish", "late", "--winner", "treatment")
 

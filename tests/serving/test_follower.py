@@ -145,6 +145,7 @@ def test_a_canary_that_no_server_can_load_is_taken_back(
             until(lambda trial=trial: list(gather(workspace.records, trial).failed), ["canary"])
             front = httpx.get(url).json()["models"][0]
             assert (front["deployment"], front["variants"]) == (f"doubler/{number}", {"champion": 1})
+            assert gather(workspace.records, trial).servers == {"server": 0}
             assert tend(workspace, trial.started + GRACE - 1) == []
             (done,) = tend(workspace, trial.started + GRACE)
             assert (done.action, done.why) == ("abort", f"canary {bad} can't be loaded: no such weights")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +12,7 @@ import noria as nr
 from noria.core import Settings
 from noria.features import FeatureStore
 from noria.registry import Deployments, ModelRegistry, Variant
+from noria.serving import ModelServer, load_servable
 from noria.storage import Workspace
 
 SCHEMA = {"user": "int64", "amount": "float64", "paid": "bool", "at": nr.Timestamp("s")}
@@ -77,3 +79,22 @@ def test_a_run_while_something_is_tried_registers_and_says_that_it_did_not_promo
     deployments.abort("paid")
     train(workspace, "4h")
     assert registry.get("paid").version == 4
+
+
+def test_the_header_says_whom_a_request_is_for_even_where_a_key_of_few_values_is_looked_up(
+    workspace: Workspace,
+) -> None:
+    train(workspace, "1h")
+    train(workspace, "2h", promote=False)
+    trial = Deployments.of(workspace).start("paid", [Variant("canary", 2, 0.5)])
+    first, second = (load_servable(ModelRegistry.of(workspace).get("paid", one), workspace) for one in (1, 2))
+    server = ModelServer([first])
+    server.deploy("paid", {1: first, 2: second}, 1, trial)
+    rows = [{"user": user, "amount": 3.0} for user in range(3)]
+    with server.running() as url, httpx.Client(base_url=url) as client:
+        for who in map(str, range(40)):
+            answer = client.post("/predict", json={"entities": rows}, headers={"X-Entity-Id": who}).json()
+            assert answer["version"] == trial.variant_of(who).version
+            assert "versions" not in answer  # the request is one person's, whole
+    assert server.models["paid"].trial is not None
+    assert 10 < server.models["paid"].trial.tallies["canary"].requests < 30
