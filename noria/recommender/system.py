@@ -35,6 +35,7 @@ class RecommenderSystem:
         item: the events' column with the item's id.
         split: which events judge the retrievers; by default each user's newest ones.
         promote: whether a new version becomes the champion; if not, it is registered, to be tried by `noria deploy`.
+            None does while something of this model is tried.
 
     Raises:
         ConfigError: a column doesn't exist, the events have no time, or two retrievers share a name.
