@@ -35,17 +35,15 @@ def told(report: Report) -> Iterator[str]:
     better = [one.variant.name for one in report.verdicts if one.finding == "better"]
     if deployment.kind == "ab" and better and not deployment.over:
         yield f"to end it: noria deployment finish {deployment.model} --winner {better[0]}"
+    if report.waits:
+        yield f"reward: {report.waits}"
     if report.note:
         yield f"the rewards can't be looked up: {report.note}"
     for name, problem in report.evidence.failed.items():
         yield f"{name} can't be loaded everywhere: {problem}"
-    step = deployment.step
-    servers = [
-        name if at == step else f"{name} (still at step {at + 1})" for name, at in report.evidence.servers.items()
-    ]
-    yield (
-        f"servers that follow: {', '.join(servers)}" if servers else "no server follows yet: is `noria serve` running?"
-    )
+    for name in report.unmet():
+        yield f"{name}: no entity has met it yet; where the key has few values, have clients name others: X-Entity-Id"
+    yield report.followed
 
 
 _RIGHT = ("version", "share", "requests", "errors", "latency", "reward")

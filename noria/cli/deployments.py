@@ -7,7 +7,7 @@ from argparse import Namespace
 from noria.cli.deploy_options import judging, named_version, share, steps, variants
 from noria.cli.deployment_report import told
 from noria.cli.show import json_out, out, table
-from noria.core import ConfigError, ConflictError, Settings, to_iso
+from noria.core import ConfigError, Settings, to_iso
 from noria.monitoring.report import Report, report
 from noria.monitoring.rollout import ENOUGH
 from noria.registry import Deployment, Deployments, ModelRegistry, Variant
@@ -23,7 +23,7 @@ def deploy(options: Namespace) -> int:
     if options.json:
         json_out({**made.to_dict(), "label": made.label})
         return 0
-    out(f"{made.label}: {_shares(made)}")
+    out(f"{made.label}: {made.shares()}")
     out(f"  judged by {_limits(made)}; what is worse for certain goes back by itself while `noria serve` runs")
     if made.steps:
         shares = ", ".join(_percent(one) for one in made.steps)
@@ -43,12 +43,7 @@ def _promote(options: Namespace, workspace: Workspace) -> int:
     model, version = named_version(options.label)
     registry = ModelRegistry.of(workspace)
     registry.get(model, version)
-    latest = Deployments.of(workspace).get(model)
-    if latest is not None and not latest.over:
-        raise ConflictError(
-            f"{latest.kind} {latest.label} is {latest.state}: {_shares(latest)}",
-            hint=f"end it first: noria deployment finish {model}, or noria deployment abort {model}",
-        )
+    Deployments.of(workspace).check_idle(model)
     registry.promote(model, version, why=options.why)
     if options.json:
         json_out({"model": model, "version": version, "promoted": True})
@@ -94,7 +89,7 @@ def listing(options: Namespace) -> int:
     elif not found:
         out("nothing is tried, and nothing was: noria deploy MODEL@VERSION --canary 10%")
     else:
-        rows = [(one.label, one.kind, one.state, to_iso(one.started)[:19], _shares(one), one.why) for one in found]
+        rows = [(one.label, one.kind, one.state, to_iso(one.started)[:19], one.shares(), one.why) for one in found]
         out(table(("deployment", "kind", "state", "started (UTC)", "who answers", "why"), rows))
     return 0
 
@@ -158,8 +153,7 @@ def rollback(options: Namespace) -> int:
     """Take back what is tried, or else the champion."""
     with Workspace.open(Settings.load(options.project)) as workspace:
         deployments = Deployments.of(workspace)
-        latest = deployments.get(options.model)
-        tried = latest if latest is not None and not latest.over else None
+        tried = deployments.tried(options.model)
         version = deployments.rollback(options.model, why=options.why)
     if options.json:
         json_out({"aborted": tried.label if tried else None, "champion": version.version})
@@ -189,13 +183,6 @@ def audit(options: Namespace) -> int:
 
 def _percent(value: float) -> str:
     return f"{value * 100:.4g}%"
-
-
-def _shares(deployment: Deployment) -> str:
-    parts = [f"{one.name} {one.version} answers {_percent(one.share)}" for one in deployment.variants]
-    if deployment.shadow is not None:
-        parts.append(f"{deployment.shadow} is asked on the side")
-    return ", ".join(parts)
 
 
 def _limits(deployment: Deployment) -> str:

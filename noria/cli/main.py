@@ -203,6 +203,7 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     promote = _add(actions, "promote", "models:promote", "make a version the champion", project)
     promote.add_argument("label", metavar="MODEL@VERSION")
     promote.add_argument("--why", default="", help="the reason, for the audit trail")
+    promote.add_argument("--force", action="store_true", help="even while another version is tried")
     rollback = _add(actions, "rollback", "models:rollback", "go back to the champion before", project)
     rollback.add_argument("name", metavar="MODEL")
     rollback.add_argument("--why", default="", help="the reason, for the audit trail")

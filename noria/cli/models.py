@@ -12,8 +12,17 @@ import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, Settings, StorageError, to_iso
-from noria.registry import ModelRegistry, ModelVersion
+from noria.core import (
+    ConfigError,
+    ConflictError,
+    NoriaError,
+    NotFoundError,
+    RequestError,
+    Settings,
+    StorageError,
+    to_iso,
+)
+from noria.registry import Deployments, ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
 
@@ -97,9 +106,21 @@ def promote(options: Namespace) -> int:
     if not number.isdigit():
         raise ConfigError(f"{options.label!r} names no version", hint=f"write {name}@NUMBER; see `noria models list`")
     with Workspace.open(Settings.load(options.project)) as workspace:
-        ModelRegistry.of(workspace).promote(name, int(number), why=options.why)
+        registry = ModelRegistry.of(workspace)
+        registry.get(name, int(number))
+        if not options.force:
+            _check_idle(workspace, name)
+        registry.promote(name, int(number), why=options.why)
     out(f"{name}@{number} is the champion; running servers take it within a few seconds")
     return 0
+
+
+def _check_idle(workspace: Workspace, name: str) -> None:
+    try:
+        Deployments.of(workspace).check_idle(name)
+    except ConflictError as error:
+        error.hint = f"{error.hint}; --force promotes all the same"
+        raise
 
 
 def rollback(options: Namespace) -> int:

@@ -13,6 +13,7 @@ from noria.cli.show import json_out, out, say, table
 from noria.core import ConfigError, NotFoundError, Settings, duration, to_iso
 from noria.features.reads import GroupRead
 from noria.monitoring.tracing import traced
+from noria.registry import ModelRegistry, parse_label
 from noria.serving.prediction_files import Prediction, PredictionReader, newest
 from noria.storage import Workspace
 
@@ -80,6 +81,8 @@ def recorded(options: Namespace, default: int) -> list[Prediction]:
         say(f"{reader.torn} lines of the prediction log are torn, and left out: a server was killed while it wrote")
     if found:
         return found
+    if options.model is not None:
+        _check_model(settings, options.model)
     if next(iter(reader), None) is not None:
         raise NotFoundError("no recorded prediction is such", hint="see `noria predictions` without --model or --since")
     how = (
@@ -88,6 +91,16 @@ def recorded(options: Namespace, default: int) -> list[Prediction]:
         else "call `noria serve` and send it requests; of each server at least one a second is recorded"
     )
     raise NotFoundError("no predictions are recorded yet", hint=how)
+
+
+def _check_model(settings: Settings, label: str) -> None:
+    """Say so where there is no such model or version."""
+    name, version = parse_label(label)
+    with Workspace.open(settings) as workspace:
+        registry = ModelRegistry.of(workspace)
+        registry.versions(name)
+        if version is not None:
+            registry.get(name, version)
 
 
 def system_checked(options: Namespace) -> None:

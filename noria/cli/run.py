@@ -50,6 +50,8 @@ def summary(report: RunReport) -> str:
         slowest = max((s for s in done if s.run), key=lambda s: s.run.seconds if s.run else 0.0, default=None)
         note = f"; longest: {slowest.component}, {slowest.run.seconds:.1f} s" if slowest and slowest.run else ""
         lines.append(f"{len(done)} of {len(report.steps)} components in {report.seconds:.1f} s{note}")
+    verdicts = {step.component: str(step.run.notes.get("verdict", "")) for step in done if step.run}
+    lines += [f"{name}: {verdict}" for name, verdict in verdicts.items() if "; not promoted" in verdict]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from noria.registry import Deployment
-from noria.serving.exposures import TALLIES, Tally, tallies_of, tally_key
+from noria.serving.exposures import TALLIES, Tally, server_names, tallies_of, tally_key
 from noria.storage import Put, Records
 
 STEPS = "deployment_steps"
@@ -51,11 +51,14 @@ def gather(records: Records, deployment: Deployment) -> Evidence:
     totals: dict[str, Tally] = {}
     servers: dict[str, int] = {}
     failed: dict[str, str] = {}
-    for record in records.list(TALLIES, prefix):
-        servers[record.key.removeprefix(prefix)] = record.data.get("step", 0)
-        for name, tally in tallies_of(record.data).items():
-            totals[name] = totals.get(name, Tally()) + tally
-        failed.update(record.data.get("errors", {}))
+    found = records.list(TALLIES, prefix)
+    names = server_names(record.key.removeprefix(prefix) for record in found)
+    for record in found:
+        name = names[record.key.removeprefix(prefix)]
+        servers[name] = max(servers.get(name, 0), record.data.get("step", 0))  # it may have been started anew since
+        for variant, tally in tallies_of(record.data).items():
+            totals[variant] = totals.get(variant, Tally()) + tally
+        failed.update(record.data.get("failed", {}))
     if deployment.step == 0:
         return Evidence(totals, totals, deployment.started, True, servers, failed)
     begun = records.get(STEPS, _key(deployment))

@@ -10,10 +10,16 @@ from noria.core import NoriaError, to_iso
 from noria.monitoring.confidence import Interval, Moments
 from noria.monitoring.evidence import Evidence, gather
 from noria.monitoring.judge import Comparison, Verdict, judge
-from noria.monitoring.rewards import rewards
+from noria.monitoring.rewards import awaited, rewards
 from noria.monitoring.rollout import ENOUGH
 from noria.registry import Deployment, ModelRegistry
+from noria.serving.exposures import Tally
 from noria.storage import Workspace
+
+_SOON = 10_000_000
+"""Microseconds in which servers take a deployment up."""
+_UNMET = 10
+"""So many requests a variant would have had, were each somebody else's: that none came isn't chance any more."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Report:
         champion: the version that is the champion now.
         rewards: by variant; empty while there are none.
         note: why the rewards couldn't be looked up.
+        waits: what is missing of the rewards, where there are none yet.
+        at: when it was looked at, microseconds.
     """
 
     deployment: Deployment
@@ -32,6 +40,32 @@ class Report:
     rewards: dict[str, Moments]
     verdicts: list[Verdict]
     note: str
+    waits: str = ""
+    at: int = 0
+
+    @property
+    def followed(self) -> str:
+        """Which servers follow, in words."""
+        deployment = self.deployment
+        servers = self.evidence.servers
+        if servers:
+            late = {name: f" (still at step {at + 1})" if at != deployment.step else "" for name, at in servers.items()}
+            return f"servers that follow: {', '.join(name + late[name] for name in servers)}"
+        if not deployment.over and 0 <= self.at - deployment.started < _SOON:
+            return "no server follows yet; servers take it up within a few seconds"
+        return "no server follows yet: is `noria serve` running?"
+
+    def unmet(self) -> list[str]:
+        """The variants that no entity has met, though there were enough requests for it."""
+        deployment, totals = self.deployment, self.evidence.totals
+        asked = totals.get(deployment.control.name, Tally()).requests
+        return [
+            one.name
+            for one in deployment.variants[:-1]
+            if one.name not in self.evidence.failed
+            and not totals.get(one.name, Tally()).requests
+            and asked * one.share >= _UNMET
+        ]
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON data; an end of an interval that is infinite is null."""
@@ -45,6 +79,8 @@ class Report:
             "counted": {"step": self.evidence.step, "total": self.evidence.totals},
             "rewards": self.rewards,
             "note": self.note,
+            "waits": self.waits,
+            "unmet": self.unmet(),
             "verdicts": [_verdict(one) for one in self.verdicts],
         }
 
@@ -52,15 +88,17 @@ class Report:
 def report(workspace: Workspace, deployment: Deployment) -> Report:
     """Look at a deployment as its judge does."""
     evidence = gather(workspace.records, deployment)
-    found, note = {}, ""
-    if deployment.judging.reward is not None:
-        now = workspace.clock.now()
+    found, note, waits = {}, "", ""
+    now = workspace.clock.now()
+    wanted = deployment.judging.reward
+    if wanted is not None:
         try:
-            found = rewards(workspace, deployment, deployment.judging.reward, evidence.since, now)
+            found = rewards(workspace, deployment, wanted, evidence.since, now)
+            waits = "" if found else awaited(workspace, deployment, wanted, evidence.since)
         except NoriaError as error:
             note = error.message
     champion = ModelRegistry.of(workspace).get(deployment.model).version
-    return Report(deployment, champion, evidence, found, judge(deployment, evidence, found), note)
+    return Report(deployment, champion, evidence, found, judge(deployment, evidence, found), note, waits, now)
 
 
 def steps(report: Report) -> str:

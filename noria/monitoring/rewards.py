@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from noria.core import ConfigError, DataError, allowed
+from noria.core import ConfigError, DataError, allowed, to_iso
 from noria.monitoring.confidence import Moments
 from noria.registry import Deployment, Reward
 from noria.serving.exposures import FOLDER, Exposure
@@ -73,6 +73,34 @@ def rewards(workspace: Workspace, deployment: Deployment, reward: Reward, since:
         return moments(exposures, events, reward, min(now, seen))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"the rewards in {reward.source!r} can't be read: {error}") from error
+
+
+def awaited(workspace: Workspace, deployment: Deployment, reward: Reward, since: int) -> str:
+    """Why there are no rewards yet, in words.
+
+    Raises:
+        ConfigError: the table has no such columns.
+        DataError: the table or the files can't be read.
+    """
+    table = workspace.table(reward.source)
+    if table.version() is None:
+        return f"nothing has happened in {reward.source} yet"
+    try:
+        _, time = check_reward(reward, table.scan().collect_schema())
+        newest = table.scan().select(pl.col(time).dt.epoch("us").max()).collect().item()
+        answers = read_exposures(workspace.settings.state_dir / FOLDER, deployment, since)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"the rewards in {reward.source!r} can't be read: {error}") from error
+    if reward.by != "id" and not answers.is_empty():
+        answers = answers.filter(pl.col("entity") != "")
+        if answers.is_empty():
+            return f"no request has said whom it is for, and {reward.source} is joined by {reward.by}"
+    if answers.is_empty():
+        return "nobody has been answered yet, as far as servers have written"
+    first = int(answers.select(pl.col("at").min()).item())
+    over = to_iso(first + (2 if reward.by == "id" else 1) * reward.within)[:19]
+    event = "there is none" if newest is None else f"the newest is of {to_iso(newest)[:19]} UTC"
+    return f"no window is over yet: the first one is by an event of {reward.source} after {over} UTC, and {event}"
 
 
 def read_exposures(folder: Path, deployment: Deployment, since: int) -> pl.DataFrame:

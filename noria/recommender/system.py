@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core import ConfigError, DataError, NoProgress, Outcome, Progress, Settings, allowed, check_name
 from noria.pipelines import Source
 from noria.pipelines.expressions import definition
-from noria.registry import Lineage, ModelRegistry, ModelVersion, Signature, code_state
+from noria.registry import Deployments, Lineage, ModelRegistry, ModelVersion, Signature, code_state
 from noria.storage import Workspace
 from noria.training.splits import LeaveLastOut, Split
 
@@ -35,6 +35,7 @@ class RecommenderSystem:
         item: the events' column with the item's id.
         split: which events judge the retrievers; by default each user's newest ones.
         promote: whether a new version becomes the champion; if not, it is registered, to be tried by `noria deploy`.
+            None does while something of this model is tried.
 
     Raises:
         ConfigError: a column doesn't exist, the events have no time, or two retrievers share a name.
@@ -138,11 +139,17 @@ class RecommenderSystem:
         registered = self._register(workspace, run_id, trained, lineage)
         judged = trained.judgement
         registry = ModelRegistry.of(workspace)
-        if self.promote or not registry.champions(self.name):
-            why = f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time"
-            registry.promote(self.name, registered.version, why=why)
+        verdict = f"{judged.chosen} was the best of {', '.join(judged.models)} on held-out time"
+        wins = self.promote or not registry.champions(self.name)
+        tried = Deployments.of(workspace).tried(self.name)
+        if wins and tried is not None:
+            verdict += f"; not promoted, because {tried.doing}"
+        elif wins:
+            registry.promote(self.name, registered.version, why=verdict)
         rows = {"in": len(events) + left_out, "out": len(trained.interactions)}
-        return Outcome(str(registered.version), rows, {**_notes(judged), "version": registered.version})
+        return Outcome(
+            str(registered.version), rows, {**_notes(judged), "version": registered.version, "verdict": verdict}
+        )
 
     def _positive(self, events: pl.DataFrame) -> pl.DataFrame:
         if self.positive is not None:

@@ -131,6 +131,18 @@ class Deployment:
         """The versions that a server has to load."""
         return frozenset(variant.version for variant in (*self.variants, *self.tried))
 
+    @property
+    def doing(self) -> str:
+        """`canary late/2 is running`."""
+        return f"{self.kind} {self.label} is {self.state}"
+
+    def shares(self) -> str:
+        """Who answers whom, in words: `canary 4 answers 10%, champion 3 answers 90%`."""
+        parts = [f"{one.name} {one.version} answers {one.share * 100:.4g}%" for one in self.variants]
+        if self.shadow is not None:
+            parts.append(f"{self.shadow} is asked on the side")
+        return ", ".join(parts)
+
     def variant_of(self, entity: str) -> Variant:
         """Who answers for an entity: always the same one, on every server, while the shares stay as they are.
 

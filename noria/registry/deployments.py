@@ -37,6 +37,24 @@ class Deployments:
         record = self._records.get(LATEST, model)
         return None if record is None else Deployment.from_dict(record.data)
 
+    def tried(self, model: str) -> Deployment | None:
+        """The model's present deployment, if there is one."""
+        found = self.get(model)
+        return None if found is None or found.over else found
+
+    def check_idle(self, model: str) -> None:
+        """Refuse to go past what is tried: whoever promotes another version takes away what it is compared with.
+
+        Raises:
+            ConflictError: something of this model is tried now.
+        """
+        tried = self.tried(model)
+        if tried is not None:
+            raise ConflictError(
+                f"{tried.doing}: {tried.shares()}",
+                hint=f"end it first: noria deployment finish {model}, or noria deployment abort {model}",
+            )
+
     def running(self, model: str) -> Deployment:
         """The model's present deployment.
 
@@ -57,9 +75,9 @@ class Deployments:
     def live(self, model: str) -> list[ModelVersion]:
         """Every version that answers now or may answer at once: the champion, the one before, what is tried."""
         numbers = self._registry.champions(model)[-2:]
-        latest = self.get(model)
-        if latest is not None and not latest.over:
-            numbers += latest.versions
+        tried = self.tried(model)
+        if tried is not None:
+            numbers += tried.versions
         return [self._registry.get(model, number) for number in sorted(set(numbers))]
 
     def start(
@@ -96,11 +114,6 @@ class Deployments:
         """
         record = self._records.get(LATEST, model)
         before = None if record is None else Deployment.from_dict(record.data)
-        if before is not None and not before.over:
-            raise ConflictError(
-                f"{before.kind} {before.label} of model {model!r} is {before.state}",
-                hint=f"end it first: noria deployment finish {model}, or noria deployment abort {model}",
-            )
         if steps:
             tried = [replace(tried[0], share=steps[0]), *tried[1:]]
         rest = control or Variant(CHAMPION, self._registry.get(model).version, 0.0)
@@ -113,6 +126,8 @@ class Deployments:
         _check(made)
         for version in sorted(made.versions):
             self._registry.get(model, version)
+        if before is not None and not before.over:
+            self.check_idle(model)
         self._commit(record, made, f"deploy {kind}", who)
         return made
 
@@ -128,13 +143,29 @@ class Deployments:
         self._commit(record, replace(after, why=why), action, who)
 
     def pause(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
-        """Take no further steps; the shares stay as they are, and a worse variant still goes back."""
+        """Take no further steps; the shares stay as they are, and a worse variant still goes back.
+
+        Raises:
+            ConflictError: it is paused already.
+        """
         before = self.running(model)
+        if before.state == "paused":
+            raise ConflictError(
+                f"{before.kind} {before.label} is paused already", hint=f"go on: noria deployment resume {model}"
+            )
         return self._changed(before, replace(before, state="paused"), "pause", why, who)
 
     def resume(self, model: str, *, why: str = "", who: str | None = None) -> Deployment:
-        """Take steps again; the present one begins anew."""
+        """Take steps again; the present one begins anew.
+
+        Raises:
+            ConflictError: it isn't paused.
+        """
         before = self.running(model)
+        if before.state != "paused":
+            raise ConflictError(
+                f"{before.kind} {before.label} isn't paused", hint=f"how far it is: noria deployment show {model}"
+            )
         return self._changed(before, replace(before, state="running", stepped=self._clock.now()), "resume", why, who)
 
     def abort(
@@ -193,8 +224,7 @@ class Deployments:
         Raises:
             NotFoundError: nothing is tried and there was no champion before.
         """
-        latest = self.get(model)
-        if latest is not None and not latest.over:
+        if self.tried(model) is not None:
             self.abort(model, why=why or "rolled back", who=who)
             return self._registry.get(model)
         return self._registry.rollback(model, why=why, who=who)
@@ -229,9 +259,15 @@ def _check(made: Deployment) -> None:
     check_variants(made.variants)
     if not made.tried:
         raise ConfigError("a deployment needs a version to try", hint="name one: MODEL@VERSION")
-    if made.kind == "canary" and made.tried[0].version == made.control.version:
+    if made.kind != "ab" and made.tried[0].version == made.control.version:
         raise ConfigError(
-            f"{made.model}@{made.control.version} is the champion already", hint="try another version as a canary"
+            f"{made.model}@{made.control.version} is the champion already",
+            hint=f"try another version as a {made.kind}",
+        )
+    nobody = next((one.name for one in made.variants[:-1] if one.share == 0.0), None)
+    if nobody is not None:
+        raise ConfigError(
+            f"{nobody} would answer nobody", hint="give it a share above 0%, or ask it on the side: --shadow"
         )
     if not 0.0 < made.judging.alpha < 1.0:
         raise ConfigError(f"alpha={made.judging.alpha} is no chance to be wrong", hint="it is between 0 and 1: 0.05")

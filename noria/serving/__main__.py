@@ -91,7 +91,7 @@ def _serve(options: argparse.Namespace) -> int:
         gc.freeze()  # models and libraries live as long as the process: the collector need not look at them again
         # A thread with a slow model gives the loop its turn after 1 ms, not 5.
         sys.setswitchinterval(0.001)
-        follower = Follower(server, workspace, logger, metrics, pins)
+        follower = Follower(server, workspace, logger, metrics, pins, f"replica-{options.replica}")
         server.run(options.host, options.port, background=[follower.follow])
         exposures.close()
         if predictions is not None:

@@ -8,6 +8,7 @@ the prediction log, since rewards come later and are looked up by prediction or 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 from zlib import crc32
 
@@ -16,7 +17,7 @@ import msgspec
 TALLIES = "tallies"
 """The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`.
 
-A document has `variants`, a `Tally` by name; `errors`, why this server can't load a variant, by name; and `step`, the
+A document has `variants`, a `Tally` by name; `failed`, why this server can't load a variant, by name; and `step`, the
 one that it follows. A process that starts anew takes another name for itself, since totals only grow.
 """
 FOLDER = "exposures"
@@ -121,6 +122,22 @@ def twin(variant: str) -> str:
 def tally_key(model: str, number: int, server: str = "") -> str:
     """Where a server's totals of a deployment are; without a server, what all their keys start with."""
     return f"{model}/{number:08d}/{server}"
+
+
+def server_key(server: str, process: str) -> str:
+    """A server's part of the key: its name, `replica-0@HOST`, and what tells its processes apart."""
+    return f"{server}~{process}"
+
+
+def server_names(keys: Iterable[str]) -> dict[str, str]:
+    """How people call the servers of these parts of keys: without the process, and the host where there is but one.
+
+    >>> server_names(["replica-0@web~1f", "replica-0@web~2e"])
+    {'replica-0@web~1f': 'replica-0', 'replica-0@web~2e': 'replica-0'}
+    """
+    names = {key: key.partition("~")[0] for key in keys}
+    hosts = {name.partition("@")[2] for name in names.values()}
+    return {key: name if len(hosts) > 1 else name.partition("@")[0] for key, name in names.items()}
 
 
 def tallies_of(data: dict[str, Any]) -> dict[str, Tally]:

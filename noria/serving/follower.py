@@ -17,7 +17,7 @@ import msgspec
 
 from noria.core import Clock, ConfigError, NoriaError, RequestError
 from noria.registry import Deployment, Deployments, ModelRegistry
-from noria.serving.exposures import TALLIES, tally_key
+from noria.serving.exposures import TALLIES, server_key, tally_key
 from noria.serving.loading import load_servable
 from noria.serving.servable import Servable
 from noria.serving.served import Served
@@ -40,6 +40,7 @@ class Follower:
         logger: told of every change and error.
         metrics: has the number of versions that couldn't be taken over.
         pins: versions that stay loaded whatever the registry says, by model.
+        name: the server's, as people know it.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Follower:
         logger: MLLogger,
         metrics: MetricsCollector,
         pins: Mapping[str, frozenset[int]] | None = None,
+        name: str = "server",
     ) -> None:
         self._server = server
         self._workspace = workspace
@@ -58,9 +60,9 @@ class Follower:
         self._refused = metrics.counter("noria_versions_refused", "Times that a version couldn't be taken over.")
         self._pins = pins or {}
         self._again: dict[str, tuple[float, str]] = {}
-        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._name = server_key(f"{name}@{socket.gethostname()}", secrets.token_hex(4))
         self._clock: Clock = workspace.clock
-        self._told: dict[str, bytes] = {}
+        self._told: dict[str, tuple[str, bytes]] = {}
 
     async def follow(self) -> None:
         """Look until cancelled."""
@@ -80,10 +82,10 @@ class Follower:
             NoriaError: the registry can't be read.
         """
         champion, deployment = await asyncio.to_thread(self._wanted, served.name)
-        if champion == served.champion and deployment == served.deployment:
-            return
         running = deployment if deployment is not None and not deployment.over else None
         numbers = {champion, *self._pins.get(served.name, ()), *(running.versions if running else ())}
+        if champion == served.champion and deployment == served.deployment and numbers <= served.versions.keys():
+            return
         versions, errors = await self._loaded(served, numbers)
         if champion not in versions:
             champion = served.champion
@@ -91,14 +93,11 @@ class Follower:
         if running is not None and running.control.version not in versions:
             running = None
         if champion == served.champion and running == served.deployment and versions == served.versions:
+            _explain(served.trial, errors)
             return
         await self._tell(served)
         self._server.deploy(served.name, versions, champion, running)
-        trial = self._server.models[served.name].trial
-        if trial is not None:
-            trial.errors = {
-                variant.name: errors[variant.version] for variant in trial.deployment.tried if variant.version in errors
-            }
+        _explain(self._server.models[served.name].trial, errors)
         self._logger.log(
             "deploy", model=served.name, champion=champion, deployment=running.to_dict() if running else None,
             before=served.champion, errors=errors,
@@ -154,10 +153,17 @@ class Follower:
         key = tally_key(served.name, trial.deployment.number, self._name)
         data = _document(trial)
         encoded = msgspec.json.encode(data)
-        if self._told.get(served.name) == encoded:
+        if self._told.get(served.name) == (key, encoded):
             return
         await asyncio.to_thread(self._workspace.records.commit, Put(TALLIES, key, {**data, "at": self._clock.now()}))
-        self._told[served.name] = encoded
+        self._told[served.name] = key, encoded
+
+
+def _explain(trial: Trial | None, errors: Mapping[int, str]) -> None:
+    """Say why variants aren't loaded here."""
+    if trial is not None:
+        tried = trial.deployment.tried
+        trial.errors = {variant.name: errors[variant.version] for variant in tried if variant.version in errors}
 
 
 def _document(trial: Trial) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from noria.telemetry.metrics import OPENMETRICS, TEXT
 
 _GET = (b"GET", b"HEAD")
 _JSON = b"application/json"
+_VERSION = re.compile(r"/models/([^/]+)/versions/([0-9]{1,9})/[^/]+")
 
 
 class Pages:
@@ -62,6 +64,7 @@ class Pages:
         pages = (b"/", b"/health", b"/health/live", b"/health/ready", b"/metrics", b"/openapi.json")
         if path not in pages:
             shown = path.decode("utf-8", "replace")
+            _check_loaded(shown, models)
             known = [route.decode() for route in routes.operations]
             known += ["/events"] * (self._events is not None) + ["/features"] * (self._features is not None)
             raise NotFoundError(f"there is nothing at {shown}", hint=f"{allowed(known, shown)}; see /openapi.json")
@@ -107,11 +110,29 @@ class Pages:
         return msgspec.json.encode(about), _JSON, b""
 
 
+def _check_loaded(path: str, models: Mapping[str, Served]) -> None:
+    """Say so where a path asks a version that isn't here.
+
+    Raises:
+        NotFoundError: it does.
+    """
+    found = _VERSION.fullmatch(path)
+    model = None if found is None else models.get(found[1])
+    if found is not None and model is not None and int(found[2]) not in model.versions:
+        loaded = ", ".join(map(str, sorted(model.versions)))
+        raise NotFoundError(
+            f"version {found[2]} of {model.name} isn't loaded here; loaded: {loaded}",
+            hint=f"the champion is, and what is tried: noria deploy {model.name}@{found[2]} --shadow",
+        )
+
+
 def _about(model: Served) -> dict[str, Any]:
     control = model.control
     about: dict[str, Any] = {"model": model.name, "version": control.version, "operations": control.operations}
     deployment = model.deployment
     if deployment is not None:
         about |= {"deployment": deployment.label, "kind": deployment.kind}
-        about["variants"] = {variant.name: variant.version for variant in deployment.variants}
+        about["variants"] = {
+            variant.name: variant.version for variant in deployment.variants if variant.version in model.versions
+        }
     return about

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from noria.core import DataError, Outcome, Progress, task
 from noria.features import FeatureStore
 from noria.pipelines import fit_steps, steps_to_dict
-from noria.registry import Lineage, ModelRegistry, Signature, code_state
+from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
@@ -90,7 +90,11 @@ def train_and_register(
         ),
     )
     verdict = _verdict(pipeline.metrics[0], fitted)
-    if verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name)):
+    wins = verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name))
+    tried = Deployments.of(workspace).tried(pipeline.name)
+    if wins and tried is not None:
+        verdict += f"; not promoted, because {tried.doing}"
+    elif wins:
         if pipeline.groups:
             # Their values are kept up for as long as this model answers; said first, so that a kill in between leaves
             # no champion whose values nobody keeps.

@@ -36,6 +36,7 @@ class ModelTrainingPipeline:
         metrics: names from `noria.training.METRICS`; the first one decides about promotion.
         promote: whether a version that beats the baseline becomes the champion. If not, it is only registered, to be
             tried by `noria deploy`; the very first one becomes the champion all the same: somebody has to answer.
+            None does while something of this model is tried.
 
     Raises:
         ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.

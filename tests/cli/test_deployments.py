@@ -14,7 +14,7 @@ import pytest
 
 from noria.cli.deploy_options import share, variants
 from noria.cli.main import main
-from noria.core import ConfigError, Settings
+from noria.core import ConfigError, Settings, to_iso
 from noria.monitoring.rollout import tend
 from noria.registry import ModelRegistry, Variant
 from noria.serving.exposures import FOLDER, TALLIES, Exposure, Tally, tally_key
@@ -87,7 +87,11 @@ def test_a_canary_from_start_to_end(call: Call, project: Path) -> None:
     said = call("deploy", "late@4", "--canary", "10%", "--max-errors", "0.5%", "--why", "try it")
     assert "late/1: canary 4 answers 10%, champion 3 answers 90%" in said
     assert "errors (at most 0.5 points more)" in said
-    assert "no server follows yet" in call("deployment", "show", "late")
+    assert "servers take it up within a few seconds" in call("deployment", "show", "late")
+    counted(project, 1, champion=usual(99))
+    assert "no entity has met it yet" not in call("deployment", "show", "late")
+    counted(project, 1, champion=usual(100))
+    assert "canary: no entity has met it yet" in call("deployment", "show", "late")
     counted(project, 1, canary=usual(1_000, 3), champion=usual(9_000, 12))
     told = call("deployment", "show", "late")
     assert "canary          4    10%     1,000    0.3%    50 ms" in told
@@ -97,6 +101,7 @@ def test_a_canary_from_start_to_end(call: Call, project: Path) -> None:
     assert found["verdicts"][0]["comparisons"][0]["tried"] == 0.003
     assert found["counted"]["total"]["champion"]["requests"] == 9_000
     assert "is running" in call("deploy", "late@2", "--canary", "10%", status=1)
+    assert "no version 9" in call("deploy", "late", "--ab", "a=3,b=9", status=1)
     assert "canary late/1 is running: canary 4 answers 10%" in call("deploy", "late@4", status=1)
     assert "late@4 is the champion" in call("deployment", "finish", "late", "--why", "it is good")
     assert [one["state"] for one in json.loads(call("deployment", "list", "--json"))] == ["finished"]
@@ -114,7 +119,9 @@ def test_steps(call: Call, project: Path) -> None:
     assert "old (still at step 3)" in call("deployment", "show", "late")
     assert "takes no further steps" in call("deployment", "pause", "late", "--why", "lunch")
     assert shown(call)["state"] == "paused"
+    assert "canary late/1 is paused already" in call("deployment", "pause", "late", status=1)
     assert "goes on" in call("deployment", "resume", "late")
+    assert "canary late/1 isn't paused" in call("deployment", "resume", "late", status=1)
     counted(project, 1, canary=usual(400, 40), champion=usual(4_000))
     assert "canary 4: worse, by errors 10% instead of 0% (at least " in call("deployment", "show", "late")
     with Workspace.open(Settings.load(project)) as workspace:
@@ -147,19 +154,24 @@ def test_an_experiment_with_rewards(call: Call, project: Path) -> None:
         "source": "purchases", "value": "amount", "by": "user", "within": 3_600_000_000, "time": "at"
     }  # fmt: skip
     assert made["reward_loss"] == 0.1
+    assert shown(call)["waits"] == "nothing has happened in purchases yet"
     started = shown(call)["started"]
     users = [str(user) for user in range(400)]
     with Workspace.open(Settings.load(project)) as workspace:
         writer = Segments(workspace.settings.state_dir / FOLDER, "s1", 1 << 20, ManualClock(1))
         for user in users:
             name = "treatment" if int(user) % 2 else "control"
-            writer.write(msgspec.json.encode(Exposure(user, started, "late", 1, name, user)) + b"\n")
+            writer.write(msgspec.json.encode(Exposure(f"r{user}", started, "late", 1, name, user)) + b"\n")
         writer.close()
         frame = pl.DataFrame(
             {"user": [*users, "-"], "amount": [2.0 + int(user) % 2 for user in users] + [0.0]}
         ).with_columns(at=pl.lit(started).cast(pl.Datetime("us", "UTC")))
         workspace.table("purchases").write(frame, run_id="a")
     assert shown(call)["rewards"] == {}  # the hour isn't over
+    day = to_iso(started)[:19]
+    assert f"an event of purchases after {to_iso(started + 3_600_000_000)[:19]} UTC" in shown(call)["waits"]
+    assert "reward: no window is over yet: " in (told := call("deployment", "show", "late"))
+    assert f"the newest is of {day} UTC" in told
     assert "say which has won" in call("deployment", "finish", "late", status=1)
     assert "treatment won; late@4 is the champion" in call("deployment", "finish", "late", "--winner", "treatment")
 
@@ -170,7 +182,11 @@ def test_a_winner_and_another_champion_are_told(call: Call, project: Path) -> No
     told = call("deployment", "show", "late")
     assert "treatment 4: better, by errors 0% instead of 5% (at least " in told
     assert "to end it: noria deployment finish late --winner treatment" in told
-    call("models", "promote", "late@2")
+    refused = call("models", "promote", "late@2", status=1)
+    assert "ab late/1 is running: treatment 4 answers 50%, control 3 answers 50%" in refused
+    assert "--force promotes all the same" in refused
+    assert "no version 9" in call("models", "promote", "late@9", status=1)
+    call("models", "promote", "late@2", "--force")
     assert "version 2 has become the champion meanwhile" in call("deployment", "show", "late")
     assert "--force" in call("deployment", "finish", "late", "--winner", "treatment", status=1)
     call("deployment", "finish", "late", "--winner", "treatment", "--force")
@@ -190,6 +206,9 @@ def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:
         (["late@9", "--canary", "10%"], "no version 9"),
         (["lat@4", "--canary", "10%"], "did you mean 'late'"),
         (["late@3", "--canary", "10%"], "is the champion already"),
+        (["late@3", "--shadow"], "is the champion already"),
+        (["late@4", "--canary", "0%"], "canary would answer nobody"),
+        (["late", "--ab", "a=3,b=4:0%"], "b would answer nobody"),
         (["late@4", "--canary"], "needs a share"),
         (["late@4", "--canary", "ten"], "is no share"),
         (["late@4", "--canary", "0.1"], "could be 0.1% or 10%"),

@@ -207,7 +207,11 @@ def test_a_prediction_is_traced_to_its_model_and_features(project: Path, noria: 
     assert plain[0]["output"]["predictions"]
     assert "no prediction 'x' is recorded" in noria("predictions", "show", "x", cwd=project, status=1).stderr
     assert "is no time" in noria("predictions", "list", "--since", "soon", cwd=project, status=1).stderr
-    assert "no recorded prediction" in noria("parity", "--model", "nobody", cwd=project, status=1).stderr
+    unknown = noria("predictions", "list", "--model", "lat", cwd=project, status=1).stderr
+    assert "there is no model 'lat'" in unknown
+    assert "did you mean 'late'" in unknown
+    assert "has no version 99" in noria("predictions", "list", "--model", "late@99", cwd=project, status=1).stderr
+    assert "there is no model 'nobody'" in noria("parity", "--model", "nobody", cwd=project, status=1).stderr
 
 
 def test_several_servers_write_and_a_torn_line_is_told(project: Path, noria: Noria) -> None:

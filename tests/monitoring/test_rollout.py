@@ -48,7 +48,7 @@ def start(workspace: Workspace, steps: tuple[float, ...] = (), judging: Judging 
 
 
 def counted(workspace: Workspace, server: str = "s1", failed: dict[str, str] | None = None, **variants: Tally) -> None:
-    data = {"variants": msgspec.to_builtins(variants), "errors": failed or {}}
+    data = {"variants": msgspec.to_builtins(variants), "failed": failed or {}}
     workspace.records.commit(Put(TALLIES, tally_key("late", 1, server), data))
 
 

@@ -12,7 +12,7 @@ import pytest
 import noria as nr
 from noria.core import ConfigError, DataError, RequestError, Settings
 from noria.recommender.retrievers import retriever_from_dict
-from noria.registry import ModelRegistry
+from noria.registry import Deployments, ModelRegistry
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
 from noria.testing import ServableConformance
@@ -151,3 +151,10 @@ class TestServable(ServableConformance):
             with pytest.raises(RequestError) as caught:
                 self.made.decode("recommend", msgspec.json.encode(body))
             assert caught.value.field == field
+
+
+def test_a_run_while_something_is_tried_registers_but_does_not_promote(workspace: Workspace) -> None:
+    assert [trained(workspace, retrieve=[nr.Popular(window=one)]).version for one in ("7d", "8d")] == [1, 2]
+    Deployments.of(workspace).start("for-you", [], kind="shadow", shadow=1)
+    assert trained(workspace, retrieve=[nr.ItemKNN()]).version == 2
+    assert [one.version for one in ModelRegistry.of(workspace).versions("for-you")] == [3, 2, 1]

@@ -10,6 +10,8 @@ import pytest
 from doubler import Doubler
 
 from noria.core import Settings
+from noria.monitoring.evidence import gather
+from noria.monitoring.rollout import GRACE, tend
 from noria.registry import Deployments, ModelRegistry, ModelVersion, Variant
 from noria.serving import ModelServer
 from noria.serving.exposures import TALLIES, Tally, tallies_of, tally_key
@@ -131,6 +133,37 @@ def test_a_version_that_cannot_take_over_leaves_everything_as_it_is(
         assert version_of(url) == 1
         assert "noria_versions_refused_total 1" in metrics.exposition()  # not again each time that it is looked at
     assert said in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_canary_that_no_server_can_load_is_taken_back(
+    workspace: Workspace, tmp_path: Path, register: Callable[[str], int]
+) -> None:
+    bad, deployments = register("broken"), Deployments.of(workspace)
+    with following(workspace, tmp_path) as (url, _):
+        for number in (1, 2):  # the second one's totals are the same as the first one's, and are told all the same
+            trial = deployments.start("doubler", [Variant("canary", bad, 0.5)])
+            until(lambda trial=trial: list(gather(workspace.records, trial).failed), ["canary"])
+            front = httpx.get(url).json()["models"][0]
+            assert (front["deployment"], front["variants"]) == (f"doubler/{number}", {"champion": 1})
+            assert gather(workspace.records, trial).servers == {"server": 0}
+            assert tend(workspace, trial.started + GRACE - 1) == []
+            (done,) = tend(workspace, trial.started + GRACE)
+            assert (done.action, done.why) == ("abort", f"canary {bad} can't be loaded: no such weights")
+
+
+def test_a_version_that_is_missing_is_tried_again(
+    workspace: Workspace, tmp_path: Path, register: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.serving.follower.AGAIN_SECONDS", 0.1)
+    bad = register("broken")
+    with following(workspace, tmp_path) as (url, metrics):
+        trial = Deployments.of(workspace).start("doubler", [Variant("canary", bad, 1.0)])
+        until(lambda: list(gather(workspace.records, trial).failed), ["canary"])
+        until(lambda: "noria_versions_refused_total 3" in metrics.exposition(), True, 5.0)
+        monkeypatch.setitem(KINDS, b"broken", Doubler)
+        until(lambda: version_of(url), bad)
+        until(lambda: gather(workspace.records, trial).failed, {})
+        assert httpx.get(url).json()["models"][0]["variants"] == {"canary": bad, "champion": 1}
 
 
 def test_a_pinned_version_stays(workspace: Workspace, tmp_path: Path, register: Callable[[str], int]) -> None:

@@ -92,7 +92,16 @@ def test_versions_can_be_asked_by_their_numbers() -> None:
         for version in (1, 2):
             answer = client.post(f"/models/doubler/versions/{version}/predict", json={"x": 1}).json()
             assert answer["version"] == version
-        assert client.post("/models/doubler/versions/3/predict", json={"x": 1}).status_code == 404
+        missing = client.post("/models/doubler/versions/3/predict", json={"x": 1})
+        assert (missing.status_code, missing.json()["detail"]) == (
+            404, "version 3 of doubler isn't loaded here; loaded: 1, 2"
+        )  # fmt: skip
+        for path in (
+            "/models/doubler/versions/3",
+            "/models/doubler/versions/2/predic",
+            "/models/do/versions/3/predict",
+        ):
+            assert "there is nothing at" in client.post(path, json={}).json()["detail"]
 
 
 @pytest.mark.parametrize("do", ["only-here", "store"])
@@ -174,6 +183,17 @@ def test_answers_agree_but_for_versions_and_last_digits() -> None:
     assert not agrees({"p": 0.5}, {"p": 0.6})
     assert not agrees({"p": [1]}, {"p": [1, 2]})
     assert agrees({"s": float("nan")}, {"s": float("nan")})
+    assert not agrees({"scores": [0.6]}, {"scores": [0.9]})
+
+
+def test_where_there_are_classes_they_decide_and_not_how_sure_a_model_is_of_them() -> None:
+    given = {"predictions": ["late", "on time"], "scores": [0.6, 0.2], "model": "late", "version": 1}
+    assert agrees(given, {**given, "scores": [0.9, 0.1], "version": 2})
+    assert not agrees(given, {**given, "predictions": ["late", "late"], "version": 2})
+    assert not agrees(given, {key: value for key, value in given.items() if key != "scores"})
+    amounts = {"predictions": [10.0], "scores": None}
+    assert agrees(amounts, {**amounts, "predictions": [10.05]})
+    assert not agrees(amounts, {**amounts, "predictions": [11.0]})
 
 
 class AskMany(msgspec.Struct):

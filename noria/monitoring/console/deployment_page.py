@@ -147,6 +147,10 @@ def _notes(report: Report) -> Iterator[Markup]:
         yield tag("p", f"The rewards can't be looked up: {report.note}", class_="bad")
     for name, problem in report.evidence.failed.items():
         yield tag("p", f"{name} can't be loaded everywhere: {problem}", class_="bad")
+    if report.waits:
+        yield tag("p", f"Reward: {report.waits}.", class_="quiet")
+    for name in report.unmet():
+        yield tag("p", f"No entity has met {name} yet: does the key have few values?", class_="quiet")
     servers = report.evidence.servers
     yield tag(
         "p", f"Servers that follow: {', '.join(servers)}." if servers else "No server follows yet.", class_="quiet"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from noria.core import ConflictError
 from noria.monitoring.console.desk import Desk
 from noria.registry import CHAMPION, AuditEntry, Deployment, ModelVersion
 
@@ -87,21 +86,16 @@ def version(desk: Desk, model: str, version: int) -> ModelVersion:
 
 def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
     """Make a version the champion, at once and for everybody."""
-    latest = desk.deployments.get(model)
-    if latest is not None and not latest.over:
-        raise ConflictError(
-            f"{latest.kind} {latest.label} is {latest.state}",
-            hint="finish or abort it first; it may promote its winner",
-        )
+    desk.deployments.check_idle(model)
     desk.registry.promote(model, body.version, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
 
 
 def rollback(desk: Desk, model: str, body: Reason) -> RolledBack:
     """Take back what was changed last: what is tried now, or else the champion."""
-    latest = desk.deployments.get(model)
-    aborted = latest.label if latest is not None and not latest.over else None
-    return RolledBack(desk.deployments.rollback(model, why=body.why, who=desk.who).version, aborted)
+    tried = desk.deployments.tried(model)
+    back = desk.deployments.rollback(model, why=body.why, who=desk.who)
+    return RolledBack(back.version, None if tried is None else tried.label)
 
 
 def audit(desk: Desk, query: Trail) -> list[AuditEntry]:
