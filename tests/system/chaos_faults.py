@@ -49,7 +49,7 @@ def faults(long: bool) -> list[Fault]:
     short = [
         Fault("nothing"),
         Fault("champions to and fro", acts.to_and_fro, partial(acts.champion, 1), outage, acts.to_and_fro, 0.7),
-        Fault("acts.canary, stepped and aborted", partial(acts.canary, 2), acts.abort, 12.0 if long else 2.0),
+        Fault("canary, stepped and aborted", partial(acts.canary, 2), acts.abort, 12.0 if long else 2.0),
         Fault("canary that crashes", partial(acts.canary, 3), acts.abort, 8.0 if long else 2.0),
         Fault("champion that can't be loaded", partial(acts.champion, 4), partial(acts.champion, 1), outage / 2),
         Fault("rollback", acts.roll_back, partial(acts.champion, 1), 0.5),

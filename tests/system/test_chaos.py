@@ -159,7 +159,7 @@ def campaign(stand: Stand, rounds: Iterator[Fault], over: Callable[[], bool]) ->
     try:
         for fault in rounds:
             episodes.append(one := endure(stand, fault))
-            for answer in one.wrong:
+            for answer in (answer for answer in one.odd if not answer.is_clear or answer in one.wrong):
                 print(_line(answer, episodes[0].begun, fault), file=sys.stderr, flush=True)
             for pid in stand.replicas().values():
                 stand.sizes.setdefault(pid, []).append(memory(pid))
