@@ -75,7 +75,7 @@ class Fleet:
             others: what else shall run from the start to the end; an error there is told, and the rest goes on.
 
         Raises:
-            GatewayError: when something can't be started at first, or when the last replica is given up.
+            GatewayError: when something can't be started at first.
         """
         self.loop = asyncio.get_running_loop()
         self._broken = self.loop.create_future()
@@ -209,41 +209,46 @@ class Fleet:
         self._tell("replica_retired", replica=replica.name)
 
     async def _keep(self, replica: Replica) -> None:
-        """Start a replica again whenever it is lost, until it has to be given up."""
+        """Start a replica again whenever it is lost; one that was never ready is given up."""
         losses = Losses(self._restarts.window)
         deadline = asyncio.get_running_loop().time() + replica.ready_timeout
         while True:
             taken = {port for other in self.replicas for port in (other.port, other.grpc_port)}
             cause = await replica.run(taken, on_ready=lambda: self._admit(replica))
-            count = losses.add()
-            if replica.ever_ready.is_set():
-                given_up = count >= self._restarts.max_failures
-            else:
-                given_up = count >= 2 or asyncio.get_running_loop().time() >= deadline
+            count, most = losses.add(), self._restarts.max_failures
             replica.state = "waiting"
             await self.proxy.change(replica.name, ready=False)
-            if given_up:
-                return self._give_up(replica, cause, count)
-            self._tell("replica_lost", replica=replica.name, cause=cause)
-            await asyncio.sleep(self._restarts.delay(count))
+            late = count >= min(2, most) or asyncio.get_running_loop().time() >= deadline
+            if late and not replica.ever_ready.is_set():
+                return self._give_up(replica, self._error(replica, cause, count, "is given up"))
+            if count < most:
+                self._tell("replica_lost", replica=replica.name, cause=cause)
+                await asyncio.sleep(self._restarts.delay(count))
+            else:
+                pause = self._restarts.longest_pause
+                error = self._error(replica, cause, count, f"is tried again every {pause:g} s")
+                if not self._started:
+                    return self._give_up(replica, error)
+                replica.state = "failed"
+                told = error.message if count == most else cause  # its log once, for that is long
+                self._tell("replica_failed", replica=replica.name, cause=told)
+                await asyncio.sleep(pause)
             replica.restarts += 1
 
-    def _give_up(self, replica: Replica, cause: str, count: int) -> None:
+    def _error(self, replica: Replica, cause: str, count: int, what: str) -> GatewayError:
         tail = replica.child.tail() if replica.child else ""
-        error = GatewayError(
-            f"{replica.name} {cause}{f' (loss {count} in a short time)' if count > 1 else ''}, and is given up; "
+        return GatewayError(
+            f"{replica.name} {cause}{f' (loss {count} in a short time)' if count > 1 else ''}, and {what}; "
             f"the last lines of its log:\n{tail or '(it has written nothing)'}",
             hint=f"put right what they tell; the log is {replica.log}",
         )
+
+    def _give_up(self, replica: Replica, error: GatewayError) -> None:
         replica.state, replica.failure = "failed", error
         replica.settled.set()
         self._tell("replica_failed", replica=replica.name, cause=error.message)
-        if not self._started or (all(r.state == "failed" for r in self.replicas) and not self._others()):
+        if not self._started:
             raise error
-
-    def _others(self) -> bool:
-        """Whether there are servers that are nobody's replica."""
-        return len(self.proxy.upstreams) > len(self.replicas)
 
     def _weight(self, replica: Replica) -> int:
         known = self.proxy.upstreams.get(replica.name)

@@ -29,7 +29,7 @@ class ReplicaStatus:
         pid: its process; None when it has none now.
         address: `host:port` where it listens itself; a new one after each start.
         state: `starting`, `ready` (gets requests), `waiting` (to be started again), `draining` (it finishes
-            what it has), `failed` (given up) or `stopped`.
+            what it has), `failed` (lost too often, and tried again now and then) or `stopped`.
         restarts: how often it was started again.
     """
 

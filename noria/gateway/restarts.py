@@ -12,7 +12,8 @@ class RestartPolicy:
     """When a lost replica is started again.
 
     Attributes:
-        max_failures: losses within `window` seconds after which it is given up; one that was never ready has two.
+        max_failures: losses within `window` seconds after which it counts as failed and is started again only every
+            `longest_pause` seconds; one that was never ready has two, and is given up.
         window: seconds.
         pause: seconds before the second start within a window; doubled for each one more. The first is at once.
         longest_pause: seconds.

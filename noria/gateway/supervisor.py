@@ -211,7 +211,7 @@ class Supervisor:
         """Stay until the end; in the main thread SIGTERM and SIGINT drain and stop, a second one stops at once.
 
         Raises:
-            GatewayError: when all replicas had to be given up.
+            GatewayError: when the gateway itself has failed.
         """
         if self._thread is None or self._fleet is None:
             raise ConfigError("the supervisor isn't running", hint="call start() first")

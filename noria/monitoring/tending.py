@@ -55,7 +55,7 @@ class _Loop:
     def look(self) -> None:
         try:
             if self._rollout is None:
-                self._rollout = Rollout(Workspace.open(self.settings))
+                self._rollout = Rollout(Workspace.open(self.settings, for_serving=True))
             done = self._rollout.tend(self._rollout.workspace.clock.now())
             self._failing = ""
         except Exception as error:  # whatever it is, the next look may go better

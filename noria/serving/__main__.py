@@ -65,7 +65,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = Settings.load(options.project)
     logger = MLLogger(settings.state_dir / "logs" / f"server-{options.replica}.jsonl")
     names, pins = _models(options.models)
-    with Workspace.open(settings) as workspace, _keys(options, settings, logger) as keys:
+    with Workspace.open(settings, for_serving=True) as workspace, _keys(options, settings, logger) as keys:
         registry = ModelRegistry.of(workspace)
         servables = [load_servable(registry.get(model), workspace) for model in names]
         metrics, streams = MetricsCollector(), published(settings)
@@ -116,7 +116,7 @@ def _grpc_door(host: str, port: int) -> GrpcDoor:
 @contextmanager
 def _keys(options: argparse.Namespace, settings: Settings, logger: MLLogger) -> Iterator[Access]:
     """The API keys, followed over a connection of their own, so that nothing else holds a revocation up."""
-    with closing(open_records(settings.storage.records, settings.root)) as records:
+    with closing(open_records(settings.storage.records, settings.root, make=False)) as records:
         check_bind(options.host, settings.serve.api_keys, ApiKeys(records))
         check_plain(options.host, settings.serve.tls)
         with following(

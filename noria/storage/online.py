@@ -15,8 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from noria.core import StorageError
+
 TIME = struct.Struct("<q")
 """How a backend that keeps bytes begins a value: with its time."""
+
+
+class UnreachableError(StorageError):
+    """The store's server can't be reached, or doesn't answer in time."""
 
 
 class OnlineValue(NamedTuple):
@@ -75,7 +81,11 @@ class OnlineStore(Protocol):
         ...
 
     def read(self, group: str, keys: Sequence[bytes]) -> list[OnlineValue | None]:
-        """The values in the order of the keys; None where there is none."""
+        """The values in the order of the keys; None where there is none.
+
+        Raises:
+            UnreachableError: its server doesn't answer.
+        """
         ...
 
     def count(self, group: str) -> int:

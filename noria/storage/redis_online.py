@@ -7,6 +7,7 @@ what happens when its memory is full: `maxmemory-policy` has to be `noeviction`,
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 import time
@@ -16,9 +17,11 @@ from typing import Any, TypeVar
 
 from noria.core import ConfigError, ConflictError, MissingExtraError, StorageError
 from noria.storage import redis_scripts as scripts
-from noria.storage.online import TIME, Mark, Merge, OnlineValue, pack, unpack
+from noria.storage.online import TIME, Mark, Merge, OnlineValue, UnreachableError, pack, unpack
 
 CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 5.0
+IMPATIENT_SECONDS = 0.3
+"""What a server of requests waits for either: far longer than a read takes."""
 _VALUES, _MARKS = b"noria:values:", b"noria:marks"
 _TRIES = 200
 _AT_ONCE = 20_000
@@ -30,15 +33,16 @@ T = TypeVar("T")
 class RedisOnline:
     """`OnlineStore` at `redis://[user:password@]host:port/db`, `rediss://…` or `unix://…`.
 
-    A server that doesn't answer is a `StorageError` within 2 seconds to connect and 5 to answer; when it is back, the
-    next call finds it. A group is dropped in pieces, so that other readers needn't wait: meanwhile they see a part.
+    A server that doesn't answer is an `UnreachableError` within 2 seconds to connect and 5 to answer; when it is back,
+    the next call finds it. A group is dropped in pieces, so that other readers needn't wait: meanwhile they see a part.
 
     Args:
         url: where the server is.
         jitter: how long to wait after another writer came between.
+        seconds: the most to wait for a connection, and for an answer, where that is less than usual.
     """
 
-    def __init__(self, url: str, *, jitter: random.Random | None = None) -> None:
+    def __init__(self, url: str, *, jitter: random.Random | None = None, seconds: float = math.inf) -> None:
         # Nothing of a user, a password or an option is ever shown.
         self._shown = re.sub(r"://.*@", "://***@", url.partition("?")[0])
         self._jitter = jitter or random.Random()
@@ -52,8 +56,8 @@ class RedisOnline:
         try:
             self._client: Any = redis.Redis.from_url(
                 url,
-                socket_connect_timeout=CONNECT_SECONDS,
-                socket_timeout=ANSWER_SECONDS,
+                socket_connect_timeout=min(seconds, CONNECT_SECONDS),
+                socket_timeout=min(seconds, ANSWER_SECONDS),
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),  # the client would send again what was perhaps done
             )
@@ -179,7 +183,8 @@ class RedisOnline:
                     raise
                 return work()
         except self._redis.RedisError as error:
-            raise StorageError(
+            gone = isinstance(error, (self._redis.ConnectionError, self._redis.TimeoutError))
+            raise (UnreachableError if gone else StorageError)(
                 f"the online store {self._shown} can't be used: {error}",
                 hint="is the server up, and does storage.online name its host, port and password?",
             ) from error

@@ -27,16 +27,25 @@ T = TypeVar("T")
 
 
 class SqliteRecords:
-    """`Records` in the SQLite file `path`, which is made when it is missing."""
+    """`Records` in the SQLite file `path`, which is made when it is missing, unless `make` is false."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, make: bool = True) -> None:
         self._path = Path(path)
         self._lock = threading.RLock()
         self._closed = False
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if make:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            elif not self._path.exists():
+                raise StorageError(
+                    f"there is no records store {self._path}", hint="was it moved away? noria run makes a new one"
+                )
             self._connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                f"{self._path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}",
+                uri=True,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
             )
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error

@@ -43,12 +43,19 @@ def open_table(url: str, name: str, root: Path | str = ".") -> Table:
     return _open("tables", url, root, "file", {"file": delta})
 
 
-def open_online(url: str, root: Path | str = ".") -> OnlineStore:
-    """The online store at `url` (`lmdb://`, `redis://`, `rediss://`, `unix://`)."""
-    if url.partition("://")[0] in ("redis", "rediss", "unix"):
-        from noria.storage.redis_online import RedisOnline
+def open_online(url: str, root: Path | str = ".", *, impatient: bool = False) -> OnlineStore:
+    """The online store at `url` (`lmdb://`, `redis://`, `rediss://`, `unix://`).
 
-        return RedisOnline(url)
+    Args:
+        url: where it is.
+        root: where relative paths start.
+        impatient: reads of a server that doesn't answer fail soon, and then at once until it answers.
+    """
+    if url.partition("://")[0] in ("redis", "rediss", "unix"):
+        from noria.storage.impatient import ImpatientOnline
+        from noria.storage.redis_online import IMPATIENT_SECONDS, RedisOnline
+
+        return ImpatientOnline(RedisOnline(url, seconds=IMPATIENT_SECONDS)) if impatient else RedisOnline(url)
 
     def lmdb(folder: Path) -> OnlineStore:
         from noria.storage.lmdb_online import LmdbOnline
@@ -58,13 +65,13 @@ def open_online(url: str, root: Path | str = ".") -> OnlineStore:
     return _open("online", url, root, "lmdb", {"lmdb": lmdb})
 
 
-def open_records(url: str, root: Path | str = ".") -> Records:
-    """The records store at `url` (`sqlite://`)."""
+def open_records(url: str, root: Path | str = ".", *, make: bool = True) -> Records:
+    """The records store at `url` (`sqlite://`); one that isn't there is made, or else a `StorageError`."""
 
     def sqlite(file: Path) -> Records:
         from noria.storage.sqlite_records import SqliteRecords
 
-        return SqliteRecords(file)
+        return SqliteRecords(file, make=make)
 
     return _open("records", url, root, "sqlite", {"sqlite": sqlite})
 

@@ -29,8 +29,11 @@ class Workspace:
     _tables: dict[str, Table] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
-    def open(settings: Settings | None = None, clock: Clock | None = None) -> Workspace:
+    def open(settings: Settings | None = None, clock: Clock | None = None, *, for_serving: bool = False) -> Workspace:
         """Open every store, making those that don't exist yet.
+
+        For serving, records that aren't there aren't made: they were moved away, and an empty file in their place
+        would be taken for them. And reads of online values don't wait for a server that hangs.
 
         Raises:
             ConfigError: a URL's scheme is unknown.
@@ -40,9 +43,9 @@ class Workspace:
         urls, root = settings.storage, settings.root
         return Workspace(
             settings,
-            open_records(urls.records, root),
+            open_records(urls.records, root, make=not for_serving),
             open_blobs(urls.blobs, root),
-            open_online(urls.online, root),
+            open_online(urls.online, root, impatient=for_serving),
             clock or SystemClock(),
         )
 

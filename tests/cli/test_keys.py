@@ -23,6 +23,7 @@ from noria.cli.tls import certificate
 from noria.core import ConfigError, MissingExtraError, Settings
 from noria.gateway import Supervisor
 from noria.gateway.ports import free_port
+from noria.storage import Workspace
 
 SYSTEM = """
 import noria as nr
@@ -152,6 +153,9 @@ def test_beyond_loopback_a_certificate_is_needed(project: Path) -> None:
 
 def test_a_lone_server_speaks_plain_http_on_loopback_only(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [sys.executable, "-m", "noria.serving", "--port", "0", "--host", "0.0.0.0", "--features"]
+    assert "no records store" in subprocess.run(words, capture_output=True, text=True, check=False).stderr
+    assert not (project / ".noria" / "records.db").exists()
+    Workspace.open(Settings.load(project)).close()
     assert "there are no API keys" in subprocess.run(words, capture_output=True, text=True, check=False).stderr
     made(capsys, "create", "shop")
     assert "no certificate" in subprocess.run(words, capture_output=True, text=True, check=False).stderr

@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 
 from noria.core import ConfigError, IntegrityError, StorageError
-from noria.storage import FileBlobs, open_blobs, open_online, open_records, open_table
+from noria.storage import FileBlobs, Put, open_blobs, open_online, open_records, open_table
 from noria.storage.delta_tables import DeltaLakeTable
 from noria.storage.lmdb_online import LmdbOnline
 from noria.storage.sqlite_records import SqliteRecords
@@ -102,6 +102,19 @@ class TestSqliteRecords(RecordsConformance):
     def store(self) -> SqliteRecords:
         self.opened.append(SqliteRecords(self.path / f"records{len(self.opened)}.db"))
         return self.opened[-1]
+
+    def test_what_was_moved_away_is_not_made_anew_for_a_server(self) -> None:
+        store = self.store()
+        store.commit(Put("c", "k", {"n": 2}))
+        store.close()
+        file, away = store._path, self.path / "a%20way?"
+        file.rename(away)
+        with pytest.raises(StorageError, match="there is no records store"):
+            SqliteRecords(file, make=False)
+        assert not file.exists()
+        again = SqliteRecords(away, make=False)
+        assert [record.data for record in again.list("c")] == [{"n": 2}]
+        again.close()
 
     def test_what_is_committed_survives_a_kill(self) -> None:
         code = (

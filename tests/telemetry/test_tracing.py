@@ -23,6 +23,7 @@ from noria.gateway import Supervisor
 from noria.registry import Deployment, Variant
 from noria.serving import ModelServer
 from noria.serving.protocol import Exchange
+from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.tracing import MAX_WAITING
 
@@ -324,6 +325,7 @@ def test_server_processes_behind_the_balancer_send_what_they_have_when_they_end(
         words = [sys.executable, "-m", "noria.serving", "--project", str(tmp_path), "--features"]
         return [*words, "--port", str(port), "--replica", str(index)]
 
+    Workspace.open(Settings(tmp_path)).close()  # a server makes no records itself
     env = {"NORIA_TELEMETRY_OTLP": collector.url}
     with Supervisor(command, 1, port=0, run_dir=tmp_path / "run", env=env) as supervisor:
         asked = {"groups": ["no-such"], "entities": {"id": [1]}}
