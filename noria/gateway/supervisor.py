@@ -47,7 +47,8 @@ class Supervisor:
         run_dir: a directory for the logs (`logs/replica-0.log`, `logs/haproxy.log`) and the lock.
         servers: `host:port` of servers elsewhere, behind the same HAProxy. Nobody here starts or stops them.
         scaling: have more or fewer replicas by load; `replicas` is then how many there are at first.
-        take_over: take the place of the supervisor that runs in `run_dir`, which ends when its clients have gone.
+        take_over: take the place of the supervisor that runs in `run_dir` (or has given this already), which ends when
+            its clients have gone; these come in where they do now, whatever `host` says.
         env: environment variables for the replicas, on top of ours.
         options: what HAProxy shall do.
         restarts: when a lost replica is started again.
@@ -67,7 +68,7 @@ class Supervisor:
         run_dir: str | Path,
         servers: Sequence[str] = (),
         scaling: ScaleLimits | None = None,
-        take_over: bool = False,
+        take_over: bool | Inheritance = False,
         env: Mapping[str, str] | None = None,
         options: ProxyOptions | None = None,
         restarts: RestartPolicy | None = None,
@@ -234,9 +235,10 @@ class Supervisor:
 
     def _claim(self) -> tuple[Listeners, RunDirectory]:
         """The sockets and the directory: new ones, or those of the supervisor that runs."""
-        if self._take_over:
-            self._given = take_over(self._path, self._host, self._port, self._grpc_port)
-            return self._given.listeners, self._given.run_dir
+        if given := self._take_over:
+            given = take_over(self._path, self._port, self._grpc_port) if given is True else given
+            self._given, self._host = given, given.host
+            return given.listeners, given.run_dir
         listeners = Listeners.open(self._host, self._port, self._grpc_port)
         try:
             return listeners, RunDirectory(self._path)

@@ -18,10 +18,11 @@ from tritonclient.utils import InferenceServerException
 
 from noria.cli import main
 from noria.cli.project import load_system
-from noria.cli.serve import supervisor
+from noria.cli.serve import at_its_address, run_directory, supervisor
 from noria.cli.tls import certificate
 from noria.core import ConfigError, MissingExtraError, Settings
 from noria.gateway import Supervisor
+from noria.gateway.handover import take_over
 from noria.gateway.ports import free_port
 
 SYSTEM = """
@@ -200,6 +201,35 @@ def running(project: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple
     settings = Settings.load(project, {f"NORIA_SERVE_{name}": value for name, value in environ.items()})
     with supervisor(load_system(project), replace(settings, serve=replace(settings.serve, port=0))) as started:
         yield started, key
+
+
+def test_what_is_taken_over_is_judged_by_its_own_address(
+    running: tuple[Supervisor, str], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["serve", "--take-over", "--port", "0"]  # from a shell without the settings
+    before = {status.pid for status in running[0].status()}
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "the address stays 0.0.0.0, not 127.0.0.1" in told
+    assert "0.0.0.0 can be reached from other machines, and there is no certificate" in told
+    assert main(["keys", "revoke", "reader"]) == 0
+    assert main(words) == 1
+    assert "there are no API keys" in capsys.readouterr().err
+    assert httpx.get(f"{running[0].url}/health/ready", verify=ssl_of(project)).status_code == 200
+    assert {status.pid for status in running[0].status()} == before
+    made(capsys, "create", "reader")
+    settings = Settings.load(project, {"NORIA_SERVE_CERTIFICATE": "both.pem"})
+    given = take_over(run_directory(settings), 0, 0)
+    settings = at_its_address(settings, given.host)
+    with supervisor(load_system(project), settings, given) as new:
+        assert new.url == running[0].url
+        assert new.grpc_address == running[0].grpc_address
+        assert httpx.get(f"{new.url}/health/ready", verify=ssl_of(project)).status_code == 200
+        assert httpx.post(f"{new.url}/features", json=BODY, verify=ssl_of(project)).status_code == 401
+
+
+def ssl_of(project: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=project / "certificate.pem")
 
 
 def test_keys_over_grpc_with_tls(running: tuple[Supervisor, str], project: Path) -> None:
