@@ -51,7 +51,9 @@ def serve(options: Namespace) -> int:
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings, given))
         stack.enter_context(tending(settings, _tell_done))
-        administered = stack.enter_context(console(settings, run_directory(settings), _tell_done))
+        administered = stack.enter_context(
+            console(settings, run_directory(settings), _tell_done, inherits=given is not None)
+        )
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
