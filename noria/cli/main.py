@@ -301,6 +301,7 @@ def _add_servers(commands: _Commands, project: argparse.ArgumentParser) -> None:
     weight.add_argument("weight", type=int, metavar="N", help="0 (none) to 256; a server has 100 unless told otherwise")
     scale = _add(commands, "scale", "servers:scale", "have more or fewer server processes, now", project)
     scale.add_argument("replicas", metavar="N[-M]", help="so many, or as many from N to M as the load asks for")
+    scale.add_argument("--force", action="store_true", help="many more than cores, or 0 though nobody answers then")
     _add(commands, "restart", "servers:restart", "replace the server processes one by one; no request fails", project)
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from noria.core.errors import ConfigError
+from noria.core.settings import MOST_REPLICAS
 from noria.gateway.autoscale import ScaleLimits
 from noria.gateway.control import SOCKET_NAME, Control
 from noria.gateway.ejection import eject_outliers
 from noria.gateway.events import log_event, on_signals
-from noria.gateway.fleet import MOST_REPLICAS, Fleet
+from noria.gateway.fleet import Fleet
 from noria.gateway.handover import Inheritance, farewell, take_over
 from noria.gateway.listeners import Listeners
 from noria.gateway.operations import Operations, ServerStatus, operations, upstream_of
+from noria.gateway.ports import reachable
 from noria.gateway.proxy import Proxy
 from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
 from noria.gateway.proxy_options import ProxyOptions
@@ -79,8 +81,9 @@ class Supervisor:
         scaling = scaling or ScaleLimits(replicas, replicas) if replicas >= 0 else ScaleLimits()
         least = 0 if servers else 1
         if not least <= replicas <= MOST_REPLICAS or scaling.maximum > MOST_REPLICAS:
-            hint = f"allowed: {least} to {MOST_REPLICAS}"
-            raise ConfigError(f"{replicas} replicas can't be run", hint=hint, field="replicas")
+            raise ConfigError(
+                f"{replicas} replicas can't be run", hint=f"from {least} to {MOST_REPLICAS}", field="replicas"
+            )
         self._command, self._env, self._servers, self._scaling = command, env, tuple(servers), scaling
         self._count = min(max(replicas, scaling.minimum), scaling.maximum)
         self._host, self._port, self._grpc_port, self._path = host, port, grpc_port, run_dir
@@ -99,17 +102,12 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where clients come in."""
-        return f"{'https' if self._options.certificate else 'http'}://{self._address}:{self._port}"
+        return f"{'https' if self._options.certificate else 'http'}://{reachable(self._host)}:{self._port}"
 
     @property
     def grpc_address(self) -> str | None:
         """`host:port` where they come in over gRPC; None for nowhere."""
-        return None if self._grpc_port is None else f"{self._address}:{self._grpc_port}"
-
-    @property
-    def _address(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
-        return f"[{host}]" if ":" in host else host
+        return None if self._grpc_port is None else f"{reachable(self._host)}:{self._grpc_port}"
 
     @property
     def metrics_url(self) -> str:
@@ -124,14 +122,14 @@ class Supervisor:
         """How each server is, with what HAProxy counts of it."""
         return self._do(self._running().servers())
 
-    def scale(self, minimum: int, maximum: int | None = None) -> None:
-        """Have so many replicas, or as many in between as the load asks for; returns when they are there.
+    def scale(self, minimum: int, maximum: int | None = None, *, force: bool = False) -> None:
+        """Have so many replicas, or as many in between as the load asks for; see `Operations.scale`.
 
         Raises:
             ConfigError: numbers that can't be.
             GatewayError: a replica can't be started (there are as many as before), or the gateway stops.
         """
-        self._do(self._running().scale(minimum, maximum))
+        self._do(self._running().scale(minimum, maximum, force))
 
     def restart(self) -> None:
         """Replace every replica by a new process, with the code that is on the disk now; no request fails.
