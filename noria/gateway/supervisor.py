@@ -195,7 +195,8 @@ class Supervisor:
         )
         self._thread.start()
         try:
-            self._started.wait()
+            while not self._started.wait(0.2):  # a signal that comes as the wait begins is seen after it only
+                pass
         except BaseException:  # Ctrl-C while the replicas start
             self.stop()
             raise
@@ -215,7 +216,8 @@ class Supervisor:
         if self._thread is None or self._fleet is None:
             raise ConfigError("the supervisor isn't running", hint="call start() first")
         with on_signals(self._fleet):
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(0.2)  # see `start`
         if self._error is not None:
             raise self._error
 
