@@ -166,9 +166,23 @@ def test_what_is_no_certificate_with_its_key_is_refused(project: Path) -> None:
     pem(project)
     (project / "mixed.pem").write_text((project / "certificate.pem").read_text() + other)
     (project / "empty.pem").touch()
-    for name in ("nothing.pem", "certificate.pem", "key.pem", "mixed.pem", "empty.pem", encrypted.name, "."):
-        with pytest.raises(ConfigError, match=r"serve\.certificate"):
+    (project / "binary.pem").write_bytes(b"0\x82\x01\xff")
+    (project / "damaged.pem").write_text((project / "both.pem").read_text().replace("MI", "AA"))
+    faults = {
+        "nothing.pem": "can't be read: No such file",
+        ".": "can't be read: Is a directory",
+        "certificate.pem": "has no private key",
+        "key.pem": "has no certificate",
+        "mixed.pem": "its key is that of another certificate",
+        "empty.pem": "is no PEM file",
+        "binary.pem": "is no PEM file",
+        "damaged.pem": "can't be used",
+        encrypted.name: "its key is encrypted",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(ConfigError, match=r"serve\.certificate") as caught:
             certificate(replace(settings, serve=replace(settings.serve, certificate=name)))
+        assert fault in caught.value.message, name
 
 
 def test_where_tls_ends_is_one_of_two_words(project: Path) -> None:
