@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -185,6 +186,16 @@ def test_what_is_no_certificate_with_its_key_is_refused(project: Path) -> None:
         assert fault in caught.value.message, name
 
 
+def test_a_key_that_has_ended_is_not_said_to_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(capsys, "create", "brief", "--expires", "1s")
+    assert main(["keys", "rotate", "brief", "--grace", "1h"]) == 0  # no longer than it would have
+    until = capsys.readouterr().err.split("works until ")[1].split("Z")[0]
+    assert datetime.fromisoformat(f"{until}+00:00") <= datetime.now(UTC) + timedelta(seconds=2)
+    time.sleep(1.1)
+    assert main(["keys", "rotate", "brief", "--grace", "1h"]) == 0
+    assert "the key before had ended already" in capsys.readouterr().err
+
+
 def test_where_tls_ends_is_one_of_two_words(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"serve\.tls"):
         Settings.load(project, environ={"NORIA_SERVE_TLS": "off"})
@@ -220,6 +231,8 @@ def running(project: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple
 def test_what_is_taken_over_is_judged_by_its_own_address(
     running: tuple[Supervisor, str], project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["serve"]) == 1
+    assert "noria serve --take-over" in capsys.readouterr().err
     words = ["serve", "--take-over", "--port", "0"]  # from a shell without the settings
     before = {status.pid for status in running[0].status()}
     assert main(words) == 1
