@@ -17,9 +17,11 @@ from noria.cli.admin import console
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
-from noria.core import ConfigError, MissingExtraError, Settings, SystemClock, to_iso
+from noria.core import BusyError, ConfigError, MissingExtraError, Settings, SystemClock, to_iso
 from noria.gateway import ProxyOptions, ScaleLimits, Supervisor
 from noria.gateway.child import LAUNCHER
+from noria.gateway.control import reach
+from noria.gateway.errors import NoGatewayError
 from noria.gateway.handover import Inheritance, take_over
 from noria.monitoring.tending import tending
 from noria.pipelines import Stream
@@ -44,9 +46,8 @@ def serve(options: Namespace) -> int:
             f"system {system.name!r} has no stream", hint="add a Stream to system.py, or leave --with-stream out"
         )
     publish(streams, settings)
-    given = None
-    if options.take_over:
-        given = take_over(run_directory(settings), settings.serve.port, settings.serve.grpc_port or None)
+    given = _others(settings, options.take_over)
+    if given is not None:
         settings = at_its_address(settings, given.host)
     with ExitStack() as stack:
         running = stack.enter_context(supervisor(system, settings, given))
@@ -71,20 +72,48 @@ def serve(options: Namespace) -> int:
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
         sys.stdout.flush()
         running.wait()
-    say("stopped")
+    _tell_done("stopped")
     return 0
 
 
 def _count(settings: Settings) -> str:
     least, most = settings.serve.replicas, settings.serve.replicas_max
     others = sum(bool(address.strip()) for address in settings.serve.servers.split(","))
-    return f"{f'{least} to {most}' if most > least else least} servers{f' and {others} elsewhere' if others else ''}"
+    count = f"{least} to {most}" if most > least else str(least)
+    return f"{count} server{'' if count == '1' else 's'}{f' and {others} elsewhere' if others else ''}"
 
 
 def _where(settings: Settings) -> str:
     """What the URL doesn't tell, for it has an address that this machine can ask."""
     host = settings.serve.host
     return f" (on every address, {host})" if host in ("0.0.0.0", "::", "") else ""
+
+
+def _others(settings: Settings, wanted: bool) -> Inheritance | None:
+    """What the `noria serve` gives that runs already; none where nobody does, nor is wanted.
+
+    Raises:
+        BusyError: one runs, and its place isn't wanted.
+        NoGatewayError: none does.
+    """
+    serve, run_dir = settings.serve, run_directory(settings)
+    try:
+        if wanted:
+            return take_over(run_dir, serve.port, serve.grpc_port or None)
+        reach(run_dir).close()
+    except NoGatewayError as error:
+        if wanted:
+            raise not_running(settings) from error
+        return None
+    raise BusyError(
+        f"noria serve runs in {settings.root} already",
+        hint="noria servers shows it; noria serve --take-over takes its place, and no request fails",
+    )
+
+
+def not_running(settings: Settings) -> NoGatewayError:
+    """The error that no `noria serve` is there."""
+    return NoGatewayError(f"noria serve isn't running in {settings.root}", hint="start it there: noria serve")
 
 
 def at_its_address(settings: Settings, host: str) -> Settings:
@@ -212,6 +241,7 @@ def _tell(event: str, **fields: object) -> None:
 
 def event_line(event: str, fields: Mapping[str, object]) -> str:
     """What has happened, to whom and why, in one line."""
-    who = fields.get("replica") or fields.get("server") or "the load balancer"
+    who = fields.get("replica") or fields.get("server")
+    who = who or ("noria serve" if event.startswith("gateway_") else "the load balancer")
     cause = str(fields.get("cause", "")).partition("; the last lines")[0]
     return f"{who}: {event.partition('_')[2].replace('_', ' ')}{f', {cause}' if cause else ''}"

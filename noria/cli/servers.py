@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from noria.cli.serve import event_line, run_directory
+from noria.cli.serve import event_line, not_running, run_directory
 from noria.cli.show import json_out, out, say, table
 from noria.core import ConfigError, Settings
 from noria.gateway.control import conversation
+from noria.gateway.errors import NoGatewayError
 
 _CHANGES = {"replica_ready": "started", "replica_retired": "ended"}
 _COLUMNS = ("sessions", "queued", "requests", "errors", "failures")
@@ -87,7 +88,7 @@ def weight(options: Namespace) -> int:
 
 def _ask(options: Namespace, do: str, counts: Counter[str] | None = None, **fields: Any) -> Any:
     """The result; what happens on the way is told, or only counted where it is what was asked for."""
-    for line in conversation(run_directory(Settings.load(options.project)), do, **fields):
+    for line in _lines(Settings.load(options.project), do, fields):
         if counts is not None and line.get("event") in _CHANGES:
             counts[line["event"]] += 1
         elif "event" in line:
@@ -95,6 +96,13 @@ def _ask(options: Namespace, do: str, counts: Counter[str] | None = None, **fiel
         else:
             return line["result"]
     raise ConfigError("noria serve has ended before it answered", hint="its output and .noria/serve/logs tell why")
+
+
+def _lines(settings: Settings, do: str, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from conversation(run_directory(settings), do, **fields)
+    except NoGatewayError as error:
+        raise not_running(settings) from error
 
 
 def _row(server: Mapping[str, Any]) -> tuple[Any, ...]:

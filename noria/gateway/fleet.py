@@ -50,18 +50,20 @@ class Fleet:
         self._changing = asyncio.Lock()
         self._over, self._hurry = asyncio.Event(), asyncio.Event()
         self._asked_to_end = self._asked_to_hurry = self._patient = False
+        self._cause = ""
         self._broken: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._started = False
 
-    def end(self, *, hurry: bool = False, patient: bool = False) -> None:
+    def end(self, *, hurry: bool = False, patient: bool = False, cause: str = "") -> None:
         """Ask for the end, from any thread or signal handler.
 
         Args:
             hurry: requests in flight are cut off.
+            cause: told, if there is one.
             patient: clients that keep their connection are waited for, as long as HAProxy keeps silent ones.
         """
-        self._patient = self._patient or patient
+        self._patient, self._cause = self._patient or patient, self._cause or cause
         self._asked_to_end, self._asked_to_hurry = True, self._asked_to_hurry or hurry
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
@@ -141,7 +143,9 @@ class Fleet:
                 self._tell("replica_took_over", replica=new.name, cause=f"from {old.name}")
 
     def _heed(self) -> None:
-        if self._asked_to_end:
+        if self._asked_to_end and not self._over.is_set():
+            if self._cause:
+                self._tell("gateway_stops", cause=self._cause)
             self._over.set()
         if self._asked_to_hurry:
             self._hurry.set()

@@ -67,7 +67,7 @@ def farewell(
         return Descriptors((public, metrics, run_dir.lock, *grpc))  # in this order: an older noria reads three
 
     async def leave() -> None:
-        fleet.end(patient=True)
+        fleet.end(patient=True, cause="another has taken over")
 
     return {"hand_over": hand_over, "leave": leave}
 

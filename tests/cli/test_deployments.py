@@ -192,6 +192,7 @@ def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:
         (["late@3", "--canary", "10%"], "is the champion already"),
         (["late@4", "--canary"], "needs a share"),
         (["late@4", "--canary", "ten"], "is no share"),
+        (["late", "--ab", "control=3,treatment=4:late@4"], "is a version, no share"),
         (["late@4", "--canary", "0.1"], "could be 0.1% or 10%"),
         (["late@4", "--canary", "--steps", "1,10"], "needs --every"),
         (["late@4", "--canary", "--steps", "10,1", "--every", "1m"], "must grow"),

@@ -48,6 +48,8 @@ def test_scale_weigh_and_restart(running: Supervisor, tmp_path: Path, capsys: py
     assert main(["servers", "resume", name, *project]) == 0
     assert main(["servers", "remove", "127.0.0.1:9", *project]) == 0
     capsys.readouterr()
+    assert main(["servers", "list", *project]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(running.status()) + 1
     assert main(["servers", "--json", *project]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(running.status())
 
@@ -73,6 +75,6 @@ def test_many_or_none_have_to_be_forced(
 def test_mistakes_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["scale", "3"], ["servers"], ["restart"]):
         assert main([*words, "--project", str(tmp_path)]) == 1
-        assert "no gateway runs" in capsys.readouterr().err
+        assert f"noria serve isn't running in {tmp_path}" in capsys.readouterr().err
     assert main(["scale", "many", "--project", str(tmp_path)]) == 1
     assert "2-8" in capsys.readouterr().err
