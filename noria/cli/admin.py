@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +14,11 @@ from pathlib import Path
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
 from noria.core import ConfigError, NoriaError, Settings
+from noria.gateway import GatewayError
 from noria.monitoring.console.running import running
 from noria.serving.keys import is_loopback
+
+_RETRY_SECONDS = 0.5
 
 
 def admin(options: Namespace) -> int:
@@ -46,17 +50,61 @@ def admin(options: Namespace) -> int:
 
 
 @contextmanager
-def console(settings: Settings, run_dir: Path, tell: Callable[[str], None]) -> Iterator[str]:
-    """The console beside the servers: its address, or nothing where it can't be or isn't wanted, which is told."""
+def console(settings: Settings, run_dir: Path, tell: Callable[[str], None], *, inherits: bool = False) -> Iterator[str]:
+    """The console beside the servers: its address, or nothing where it can't be or isn't wanted, which is told.
+
+    Args:
+        settings: of the project.
+        run_dir: where its gateway runs.
+        tell: told what happens to it.
+        inherits: another process that is about to end may have the port still; then it comes later, which is told.
+    """
     with ExitStack() as stack:
         url = ""
         if settings.serve.admin_port:
             try:
                 url = stack.enter_context(running(settings, run_dir, tell, _certificate(settings))).url
             except Exception as error:  # whatever it is, it is no reason not to serve
-                hint = f" ({error.hint})" if isinstance(error, NoriaError) and error.hint else ""
-                tell(f"no console: {error.args[0] if error.args else error}{hint}")
+                if inherits and _port_taken(error):
+                    tell(f"the console comes when port {settings.serve.admin_port} is free")
+                    stack.enter_context(_later(settings, run_dir, tell))
+                else:
+                    tell(_no_console(error))
         yield url
+
+
+@contextmanager
+def _later(settings: Settings, run_dir: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """A console as soon as its port is free, until the block ends."""
+    stop = threading.Event()
+
+    def wait_and_run() -> None:
+        while not stop.wait(_RETRY_SECONDS):
+            try:
+                with running(settings, run_dir, tell, _certificate(settings)) as made:
+                    tell(f"console: {made.url}")
+                    stop.wait()
+            except Exception as error:
+                if not _port_taken(error):
+                    tell(_no_console(error))
+                    return
+
+    thread = threading.Thread(target=wait_and_run, name="noria-console-later")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _port_taken(error: Exception) -> bool:
+    return isinstance(error, GatewayError) and error.field == "port"
+
+
+def _no_console(error: Exception) -> str:
+    hint = f" ({error.hint})" if isinstance(error, NoriaError) and error.hint else ""
+    return f"no console: {error.args[0] if error.args else error}{hint}"
 
 
 def _certificate(settings: Settings) -> Path | None:

@@ -22,6 +22,10 @@ def share(text: str, field: str) -> float:
     Raises:
         ConfigError: it is none, or could be meant as a fraction.
     """
+    if "@" in text:
+        raise ConfigError(
+            f"{text!r} is a version, no share", hint=f"as in: noria deploy {text} --canary 10%", field=field
+        )
     number = text.strip().removesuffix("%")
     try:
         percent = float(number)

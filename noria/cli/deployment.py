@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 UID = 10001
@@ -10,6 +12,12 @@ STOP_SECONDS = 45
 """For HAProxy and then the servers to finish what they have (10 s each), the stream's processor, and some to spare."""
 FILES = 65_536
 """Descriptors: a client's connection takes one, and one more while its request runs."""
+_KEYS = """\
+# Off loopback noria ends at once without API keys: those of `noria keys create NAME`, which are kept in .noria, or
+# SHA-256 digests in NORIA_SERVE_API_KEYS."""
+_DOLLAR = "\\$"
+_FIXED = tuple(f"NORIA_SERVE_{name}" for name in ("HOST", "PORT", "GRPC_PORT", "TLS", "CERTIFICATE"))
+"""What is as it has to be in a container."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,8 @@ class Deployment:
         host, port: where the load balancer listens; in a container on all interfaces.
         processes: server processes at least.
         stream: whether the project has streams, whose events have to be processed too.
-        needs_keys: whether the address can be reached from other machines.
         grpc_port: where it speaks gRPC; 0 for nowhere.
+        variables: settings that came from the environment, and are no secrets.
     """
 
     name: str
@@ -38,8 +46,8 @@ class Deployment:
     port: int
     processes: int
     stream: bool
-    needs_keys: bool
     grpc_port: int = 0
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inside(self) -> int:
@@ -60,10 +68,12 @@ class Deployment:
 def systemd(to: Deployment) -> dict[str, str]:
     """A unit; `systemctl reload` is a rolling restart."""
     noria = f"{_quoted(to.python)} -m noria"
+    variables = "".join(f"Environment={_assigned(name, value)}\n" for name, value in to.variables.items())
     return {
         f"{to.name}.service": f"""\
 # Put this into /etc/systemd/system, then: systemctl daemon-reload && systemctl enable --now {to.name}
-# Settings and secrets go into /etc/{to.name}.env (mode 0600), as NORIA_SERVE_API_KEYS=…
+# More settings, and secrets, go into /etc/{to.name}.env (mode 0600), as NORIA_STORAGE_ONLINE=…; it needn't be there.
+{_KEYS}
 [Unit]
 Description={to.name}, served by noria
 Wants=network-online.target
@@ -74,13 +84,13 @@ StartLimitIntervalSec=0
 Type=exec
 User={to.user}
 WorkingDirectory={_escaped(str(to.root))}
-# The dash lets it start without the file; off loopback noria refuses to start without keys.
-EnvironmentFile={"" if to.needs_keys else "-"}/etc/{to.name}.env
+{variables}EnvironmentFile=-/etc/{to.name}.env
 Environment=TMPDIR=/run/{to.name}
 RuntimeDirectory={to.name}
 RuntimeDirectoryMode=0700
 ExecStart={noria} {" ".join(to.words)}
-# New code and settings, one server after the other: no request fails.
+# New code, and what the servers read of noria.toml, one server after the other: no request fails. Address, replicas,
+# balance and TLS are the gateway's: systemctl restart, with a pause.
 ExecReload={noria} restart
 Restart=always
 RestartSec=1
@@ -114,6 +124,12 @@ WantedBy=multi-user.target
     }
 
 
+def _assigned(name: str, value: str) -> str:
+    """A variable for systemd."""
+    text = _escaped(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{name}={text}"'
+
+
 def _capabilities(to: Deployment) -> str:
     if to.port >= 1024 and not 0 < to.grpc_port < 1024:
         return "CapabilityBoundingSet="
@@ -125,6 +141,8 @@ def docker(to: Deployment) -> dict[str, str]:
     command = ", ".join(f'"{word}"' for word in ("noria", *to.words))
     extra = " && pip install --no-cache-dir 'noria[grpc]'" if to.grpc_port else ""
     grpc = f"ENV NORIA_SERVE_GRPC_PORT={to.grpc_inside}\nEXPOSE {to.grpc_inside}\n" if to.grpc_port else ""
+    given = {name: value for name, value in to.variables.items() if name not in _FIXED}
+    variables = "".join(f"ENV {name}={json.dumps(value).replace('$', _DOLLAR)}\n" for name, value in given.items())
     return {
         "Dockerfile": f"""\
 # noria isn't on a package index yet: put its wheel into the project first,
@@ -143,10 +161,10 @@ RUN mkdir -p .noria && chown {UID}:{UID} .noria
 USER {UID}:{UID}
 VOLUME /app/.noria
 
-# Beyond loopback noria needs NORIA_SERVE_API_KEYS, SHA-256 digests of the keys: it ends without.
+{_KEYS}
 # TLS is taken to end before the container, at a proxy. If not: NORIA_SERVE_CERTIFICATE and NORIA_SERVE_TLS=here.
 ENV NORIA_SERVE_HOST=0.0.0.0 NORIA_SERVE_PORT={to.inside} NORIA_SERVE_TLS=elsewhere
-EXPOSE {to.inside}
+{variables}EXPOSE {to.inside}
 {grpc}STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 \\
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{to.inside}/health/ready', timeout=12)"]
@@ -162,7 +180,9 @@ def compose(to: Deployment) -> dict[str, str]:
     grpc = f'\n      - "{to.grpc_port}:{to.grpc_inside}"' if to.grpc_port else ""
     return {
         "compose.yaml": f"""\
-# Needs the Dockerfile (noria export docker --output .) and NORIA_SERVE_API_KEYS, here or in .env.
+# Needs the Dockerfile (noria export docker --output .) and API keys, which are kept in the volume:
+#   docker compose run --rm serve noria keys create NAME --scope predict,events
+# or given as SHA-256 digests in NORIA_SERVE_API_KEYS, here or in .env.
 # Bring the project up to date first: docker compose run --rm serve noria run
 name: {to.name}
 services:
@@ -173,7 +193,7 @@ services:
     ports:
       - "{to.port}:{to.inside}"{grpc}
     environment:
-      NORIA_SERVE_API_KEYS: ${{NORIA_SERVE_API_KEYS:?give SHA-256 digests of the API keys}}
+      NORIA_SERVE_API_KEYS: ${{NORIA_SERVE_API_KEYS:-}}
     volumes:
       - state:/app/.noria
     user: "{UID}:{UID}"

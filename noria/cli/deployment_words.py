@@ -52,12 +52,21 @@ def add_deployments(commands: Any, project: argparse.ArgumentParser, add: Callab
     audit.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (default: 20)")
 
 
+def _share(text: str) -> str:
+    """Refuse the model that was meant to come first, before its lack is."""
+    if "@" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is a version, no share: noria deploy {text} --canary 10%")
+    return text
+
+
 def _add_deploy(deploy: argparse.ArgumentParser) -> None:
     deploy.epilog = _DEPLOY
     deploy.formatter_class = argparse.RawDescriptionHelpFormatter
     deploy.add_argument("label", metavar="MODEL[@VERSION]")
     kinds = deploy.add_mutually_exclusive_group()
-    kinds.add_argument("--canary", nargs="?", const="", metavar="SHARE", help="on a share of the entities: 10%%")
+    kinds.add_argument(
+        "--canary", nargs="?", const="", type=_share, metavar="SHARE", help="on a share of the entities: 10%%"
+    )
     kinds.add_argument("--shadow", action="store_true", help="on the side: its answers go to nobody")
     kinds.add_argument("--ab", metavar="VARIANTS", help="an experiment: control=3,treatment=4:50%%")
     deploy.add_argument("--steps", metavar="SHARES", help="of a canary, one after another, in percent: 1,10,50,100")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import re
 import sys
@@ -15,7 +16,6 @@ from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.core import ConfigError, Settings
 from noria.pipelines import Stream
-from noria.serving.keys import is_loopback
 from noria.system import System
 
 TARGETS: Mapping[str, Callable[[Deployment], dict[str, str]]] = {
@@ -65,7 +65,11 @@ def deployment(system: System, settings: Settings, name: str | None = None) -> D
         grpc_port=settings.serve.grpc_port,
         processes=max(1, settings.serve.replicas),
         stream=any(isinstance(part, Stream) for part in system.components),
-        needs_keys=not is_loopback(settings.serve.host),
+        variables={
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith("NORIA_SERVE_") and name != "NORIA_SERVE_API_KEYS"
+        },
     )
 
 

@@ -30,11 +30,16 @@ def create(options: Namespace) -> int:
 def rotate(options: Namespace) -> int:
     """Make another key for a name, and print it."""
     grace = 0 if options.grace == "0" else duration(options.grace)
+    now = SystemClock().now()
     with _keys(options) as keys:
+        before = [one for known in keys.all() if known.name == options.name for one in known.valid(now)]
         key = keys.rotate(options.name, grace=grace, why=options.why)
     _tell(options, key)
-    if grace:
-        say(f"the key before works until {to_iso(SystemClock().now() + grace)[:19]}Z at the latest")
+    if not before:
+        say("the key before had ended already")
+    elif grace:
+        last = max(min(now + grace, one.until or now + grace) for one in before)
+        say(f"the key before works until {to_iso(last)[:19]}Z at the latest")
     return 0
 
 

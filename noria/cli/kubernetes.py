@@ -12,8 +12,9 @@ def kubernetes(to: Deployment) -> dict[str, str]:
 
 def _claim(to: Deployment) -> str:
     return f"""\
-# Needs the image {to.name}:latest (noria export docker) where the cluster can pull it, and the keys:
+# Needs the image {to.name}:latest (noria export docker) where the cluster can pull it, and for the first start keys:
 #   kubectl create secret generic {to.name}-keys --from-literal=digests=SHA256-OF-A-KEY,…
+# Those of `kubectl exec deploy/{to.name} -- noria keys create NAME` are kept in the volume; the secret can go then.
 # Bring the project up to date: kubectl exec deploy/{to.name} -- noria run
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -49,6 +50,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: {STOP_SECONDS + 5}
       automountServiceAccountToken: false
+      enableServiceLinks: false  # its variables could be taken for settings
       securityContext:
         runAsNonRoot: true
         runAsUser: {UID}
@@ -64,7 +66,7 @@ spec:
           env:
             - name: NORIA_SERVE_API_KEYS
               valueFrom:
-                secretKeyRef: {{name: {to.name}-keys, key: digests}}
+                secretKeyRef: {{name: {to.name}-keys, key: digests, optional: true}}
           startupProbe:
             httpGet: {{path: /health/ready, port: http}}
             timeoutSeconds: 12

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import noria
 from noria.cli.deployment_words import add_deployments
+from noria.cli.server_words import add_servers
 from noria.core.errors import NoriaError
 
 _EPILOG = """\
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add_deployments(commands, project, _add)
     _add_predictions(commands, project)
     _add_keys(commands, project)
-    _add_servers(commands, project)
+    add_servers(commands, project, _add)
     _add_export(commands, project)
     return parser
 
@@ -279,30 +280,6 @@ def _add_keys(commands: _Commands, project: argparse.ArgumentParser) -> None:
         action.add_argument("--why", default="", help="the reason, for the audit trail")
     for action in (create, listing, rotate, history):
         action.add_argument("--json", action="store_true", help="print it as JSON")
-
-
-def _add_servers(commands: _Commands, project: argparse.ArgumentParser) -> None:
-    servers = _add(
-        commands, "servers", "servers:listing", "show and change the servers of a running noria serve", project
-    )
-    servers.set_defaults(json=False)
-    servers.add_argument("--json", action="store_true", help="print them as JSON")
-    actions = servers.add_subparsers(title="actions", metavar="ACTION")
-    add = _add(actions, "add", "servers:add", "send requests to a server on another machine, too", project)
-    add.add_argument("address", metavar="HOST:PORT")
-    add.add_argument("--weight", type=int, default=100, help="its part of the requests: 0 to 256 (default: 100)")
-    for name, what in (
-        ("remove", "take a server on another machine out, when it has finished what it has"),
-        ("drain", "send a server no new requests"),
-        ("resume", "send requests to a drained server again"),
-    ):
-        _add(actions, name, f"servers:{name}", what, project).add_argument("name", metavar="NAME")
-    weight = _add(actions, "weight", "servers:weight", "let a server have another part of the requests", project)
-    weight.add_argument("name", metavar="NAME")
-    weight.add_argument("weight", type=int, metavar="N", help="0 (none) to 256; a server has 100 unless told otherwise")
-    scale = _add(commands, "scale", "servers:scale", "have more or fewer server processes, now", project)
-    scale.add_argument("replicas", metavar="N[-M]", help="so many, or as many from N to M as the load asks for")
-    _add(commands, "restart", "servers:restart", "replace the server processes one by one; no request fails", project)
 
 
 def _add_export(commands: _Commands, project: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -17,9 +17,12 @@ from noria.cli.admin import console
 from noria.cli.project import load_system
 from noria.cli.show import out, say
 from noria.cli.tls import certificate
-from noria.core import ConfigError, MissingExtraError, Settings, SystemClock, to_iso
+from noria.core import BusyError, ConfigError, MissingExtraError, Settings, SystemClock, to_iso
 from noria.gateway import ProxyOptions, ScaleLimits, Supervisor
 from noria.gateway.child import LAUNCHER
+from noria.gateway.control import reach
+from noria.gateway.errors import NoGatewayError
+from noria.gateway.handover import Inheritance, take_over
 from noria.monitoring.tending import tending
 from noria.pipelines import Stream
 from noria.pipelines.intake import publish
@@ -43,15 +46,20 @@ def serve(options: Namespace) -> int:
             f"system {system.name!r} has no stream", hint="add a Stream to system.py, or leave --with-stream out"
         )
     publish(streams, settings)
+    given = _others(settings, options.take_over)
+    if given is not None:
+        settings = at_its_address(settings, given.host)
     with ExitStack() as stack:
-        running = stack.enter_context(supervisor(system, settings, take_over=options.take_over))
+        running = stack.enter_context(supervisor(system, settings, given))
         stack.enter_context(tending(settings, _tell_done))
-        administered = stack.enter_context(console(settings, run_directory(settings), _tell_done))
+        administered = stack.enter_context(
+            console(settings, run_directory(settings), _tell_done, inherits=given is not None)
+        )
         if options.with_stream:
             stack.enter_context(_processor(settings))
         models, groups = served(system)
         served_parts = [*models, *(["features"] if groups else [])]
-        out(f"serving {', '.join(served_parts)} on {running.url} with {_count(settings)}")
+        out(f"serving {', '.join(served_parts)} on {running.url}{_where(settings)} with {_count(settings)}")
         if groups:
             out(f"  features: POST {running.url}/features for {', '.join(groups)}")
         if streams:
@@ -64,14 +72,56 @@ def serve(options: Namespace) -> int:
         out(f"  try: curl {running.url}/openapi.json    stop: Ctrl-C")
         sys.stdout.flush()
         running.wait()
-    say("stopped")
+    _tell_done("stopped")
     return 0
 
 
 def _count(settings: Settings) -> str:
     least, most = settings.serve.replicas, settings.serve.replicas_max
     others = sum(bool(address.strip()) for address in settings.serve.servers.split(","))
-    return f"{f'{least} to {most}' if most > least else least} servers{f' and {others} elsewhere' if others else ''}"
+    count = f"{least} to {most}" if most > least else str(least)
+    return f"{count} server{'' if count == '1' else 's'}{f' and {others} elsewhere' if others else ''}"
+
+
+def _where(settings: Settings) -> str:
+    """What the URL doesn't tell, for it has an address that this machine can ask."""
+    host = settings.serve.host
+    return f" (on every address, {host})" if host in ("0.0.0.0", "::", "") else ""
+
+
+def _others(settings: Settings, wanted: bool) -> Inheritance | None:
+    """What the `noria serve` gives that runs already; none where nobody does, nor is wanted.
+
+    Raises:
+        BusyError: one runs, and its place isn't wanted.
+        NoGatewayError: none does.
+    """
+    serve, run_dir = settings.serve, run_directory(settings)
+    try:
+        if wanted:
+            return take_over(run_dir, serve.port, serve.grpc_port or None)
+        reach(run_dir).close()
+    except NoGatewayError as error:
+        if wanted:
+            raise not_running(settings) from error
+        return None
+    raise BusyError(
+        f"noria serve runs in {settings.root} already",
+        hint="noria servers shows it; noria serve --take-over takes its place, and no request fails",
+    )
+
+
+def not_running(settings: Settings) -> NoGatewayError:
+    """The error that no `noria serve` is there."""
+    return NoGatewayError(f"noria serve isn't running in {settings.root}", hint="start it there: noria serve")
+
+
+def at_its_address(settings: Settings, host: str) -> Settings:
+    """The settings with the address of the socket that is taken over: keys and HTTPS are demanded by that."""
+    wanted = settings.serve.host
+    if wanted != host and not (is_loopback(wanted) and is_loopback(host)):
+        say(f"the address stays {host}, not {wanted}: another one needs a stop and a start")
+    return replace(settings, serve=replace(settings.serve, host=host))
 
 
 @contextmanager
@@ -122,23 +172,21 @@ def served(system: System) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in parts[0].dependencies if name not in groups), groups
 
 
-def supervisor(system: System, settings: Settings, *, take_over: bool = False) -> Supervisor:
-    """The servers and the load balancer, not started yet; with `take_over` in the place of those that run.
+def supervisor(system: System, settings: Settings, given: Inheritance | None = None) -> Supervisor:
+    """The servers and the load balancer, not started yet; in the place of those that run where these have `given` it.
 
     Raises:
         NotFoundError: a model has no champion yet.
         ConfigError: the address is not loopback, and there are no API keys or there is no certificate.
         MissingExtraError: gRPC is to be spoken, and grpcio isn't installed.
     """
-    if settings.serve.grpc_port and find_spec("grpc") is None:
-        raise MissingExtraError("grpcio", "grpc", "serve.grpc_port")
     models, groups = served(system)
-    with Workspace.open(settings) as workspace:
-        check_bind(settings.serve.host, settings.serve.api_keys, ApiKeys(workspace.records, workspace.clock))
-        registry = ModelRegistry.of(workspace)
-        for model in models:
-            registry.get(model)
-    options = ProxyOptions(policy=settings.serve.balance, certificate=certificate(settings))
+    try:
+        options = _checked(settings, models)
+    except BaseException:
+        if given is not None:
+            given.decline()
+        raise
     keys = ["--replicas", str(settings.serve.replicas)]
     if not is_loopback(settings.serve.host):
         keys.append("--demand-keys")  # the servers themselves listen on loopback, and couldn't tell
@@ -160,9 +208,21 @@ def supervisor(system: System, settings: Settings, *, take_over: bool = False) -
         servers=[address.strip() for address in chosen.servers.split(",") if address.strip()],
         scaling=ScaleLimits(chosen.replicas, chosen.replicas_max) if chosen.replicas_max else None,
         options=options,
-        take_over=take_over,
+        take_over=given or False,
         on_event=_tell,
     )
+
+
+def _checked(settings: Settings, models: Iterable[str]) -> ProxyOptions:
+    """What HAProxy shall do, if these models may be served like that."""
+    if settings.serve.grpc_port and find_spec("grpc") is None:
+        raise MissingExtraError("grpcio", "grpc", "serve.grpc_port")
+    with Workspace.open(settings) as workspace:
+        check_bind(settings.serve.host, settings.serve.api_keys, ApiKeys(workspace.records, workspace.clock))
+        registry = ModelRegistry.of(workspace)
+        for model in models:
+            registry.get(model)
+    return ProxyOptions(policy=settings.serve.balance, certificate=certificate(settings))
 
 
 def run_directory(settings: Settings) -> Path:
@@ -181,6 +241,7 @@ def _tell(event: str, **fields: object) -> None:
 
 def event_line(event: str, fields: Mapping[str, object]) -> str:
     """What has happened, to whom and why, in one line."""
-    who = fields.get("replica") or fields.get("server") or "the load balancer"
+    who = fields.get("replica") or fields.get("server")
+    who = who or ("noria serve" if event.startswith("gateway_") else "the load balancer")
     cause = str(fields.get("cause", "")).partition("; the last lines")[0]
     return f"{who}: {event.partition('_')[2].replace('_', ' ')}{f', {cause}' if cause else ''}"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from noria.cli.serve import event_line, run_directory
+from noria.cli.serve import event_line, not_running, run_directory
 from noria.cli.show import json_out, out, say, table
 from noria.core import ConfigError, Settings
 from noria.gateway.control import conversation
+from noria.gateway.errors import NoGatewayError
 
+_CHANGES = {"replica_ready": "started", "replica_retired": "ended"}
 _COLUMNS = ("sessions", "queued", "requests", "errors", "failures")
 
 
@@ -31,9 +34,13 @@ def scale(options: Namespace) -> int:
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", options.replicas)
     if not found:
         raise ConfigError(f"{options.replicas!r} is no number of servers", hint="write 4, or 2-8 to scale by load")
-    minimum, maximum = (None if number is None else int(number) for number in found.groups())
-    _ask(options, "scale", minimum=minimum, maximum=maximum)
-    out(f"{options.replicas} servers")
+    fields: dict[str, Any] = {"minimum": int(found[1]), "maximum": found[2] and int(found[2])}
+    if options.force:  # else it isn't said: a gateway of an older noria doesn't know it
+        fields["force"] = True
+    counts = Counter[str]()
+    _ask(options, "scale", counts, **fields)
+    done = [f"{counts[event]} {word}" for event, word in _CHANGES.items() if counts[event]]
+    out(f"{found[0]} {'server' if found[0] == '1' else 'servers'}{': ' if done else ''}{', '.join(done)}")
     return 0
 
 
@@ -79,14 +86,23 @@ def weight(options: Namespace) -> int:
     return 0
 
 
-def _ask(options: Namespace, do: str, **fields: Any) -> Any:
-    """The result; what happens on the way is told."""
-    for line in conversation(run_directory(Settings.load(options.project)), do, **fields):
-        if "event" in line:
+def _ask(options: Namespace, do: str, counts: Counter[str] | None = None, **fields: Any) -> Any:
+    """The result; what happens on the way is told, or only counted where it is what was asked for."""
+    for line in _lines(Settings.load(options.project), do, fields):
+        if counts is not None and line.get("event") in _CHANGES:
+            counts[line["event"]] += 1
+        elif "event" in line:
             say(event_line(line.pop("event"), line))
         else:
             return line["result"]
     raise ConfigError("noria serve has ended before it answered", hint="its output and .noria/serve/logs tell why")
+
+
+def _lines(settings: Settings, do: str, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from conversation(run_directory(settings), do, **fields)
+    except NoGatewayError as error:
+        raise not_running(settings) from error
 
 
 def _row(server: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -25,8 +25,29 @@ def certificate(settings: Settings) -> Path | None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password=b"")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(
-            f"serve.certificate: {path} can't be used: {error}",
+            f"serve.certificate: {path} {_fault(path, error)}",
             hint="give a PEM file with certificate and key, not encrypted: cat certificate.pem key.pem > both.pem",
             field="serve.certificate",
         ) from error
     return path
+
+
+def _fault(path: Path, error: OSError | ValueError) -> str:
+    """What is wrong, in more words than OpenSSL has for it."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return f"can't be read: {error.strerror}"
+    try:
+        text = path.read_text("ascii", errors="replace")
+    except OSError as unreadable:
+        return f"can't be read: {unreadable.strerror}"
+    if "-----BEGIN " not in text:
+        return "is no PEM file"
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        return "has no certificate"
+    if "PRIVATE KEY-----" not in text:
+        return "has no private key"
+    if "ENCRYPTED" in text:
+        return "can't be used: its key is encrypted"
+    if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+        return "can't be used: its key is that of another certificate"
+    return f"can't be used: {error}"

@@ -77,7 +77,7 @@ def check_name(name: str, what: str) -> str:
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
         raise ConfigError(
-            f"{name!r} can't be the name of {'an' if what[0] in 'aeiou' else 'a'} {what}",
+            f"{name!r} can't be the name of {'an' if what[0] in 'aeiouAEIOU' else 'a'} {what}",
             hint="use 1 to 64 lower-case letters, digits, '_' or '-', starting with a letter",
             field="name",
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from noria.core.errors import ConfigError, allowed
 
 FILE_NAME = "noria.toml"
 
+MOST_REPLICAS = 256
+BALANCES = ("round_robin", "least_connections", "consistent_hash")
 _HTTP = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?")
 
 
@@ -135,23 +137,34 @@ class Settings:
                 document = tomllib.loads(file.read_text("utf-8"))
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file} is not valid TOML: {error}") from error
-        for name, (table, key) in _variables().items():
-            text = (os.environ if environ is None else environ).get(name)
-            if text is not None:
+        environ = os.environ if environ is None else environ
+        known, origins = _variables(), dict[str, str]()
+        for name in sorted(environ):
+            if name in known:
+                table, key = known[name]
                 target = document.setdefault(table, {}) if table else document
-                target[key] = _Text(text, name)
-        return _settings(root, document, str(file))
+                if isinstance(target, dict):  # else it is refused anyway
+                    target[key] = _Text(environ[name])
+                origins[f"{table}.{key}" if table else key] = f"the variable {name}"
+            elif table := next((one for one in _TABLES if name.startswith(f"NORIA_{one}_".upper())), ""):
+                names = [one for one, (place, _) in known.items() if place == table]
+                raise ConfigError(f"unknown setting: the variable {name}", hint=allowed(names, name), field=name)
+        return _settings(root, document, _Places(str(file), origins))
 
 
 class _Text(str):
     """Text from a variable of the environment; unlike a value in TOML it may stand for a number."""
 
-    origin: str
 
-    def __new__(cls, text: str, origin: str) -> _Text:
-        made = super().__new__(cls, text)
-        made.origin = origin
-        return made
+@dataclass(frozen=True)
+class _Places:
+    """Where settings come from: the file, or a variable for those in `origins`."""
+
+    file: str
+    origins: Mapping[str, str]
+
+    def of(self, name: str) -> str:
+        return self.origins.get(name, self.file)
 
 
 _TABLES: dict[str, type] = {
@@ -170,74 +183,72 @@ def _variables() -> dict[str, tuple[str, str]]:
     return names
 
 
-def _settings(root: Path, document: dict[str, Any], where: str) -> Settings:
+def _settings(root: Path, document: dict[str, Any], places: _Places) -> Settings:
     parts: dict[str, Any] = {}
     for name, value in document.items():
         if name in _TABLES:
-            parts[name] = _table(name, value, where)
+            parts[name] = _table(name, value, places)
         elif name == "compute":
-            parts[name] = _value("compute", value, str, where)
+            parts[name] = _value("compute", value, str, places)
         else:
             raise ConfigError(
-                f"unknown setting {name!r} in {where}", hint=allowed([*_TABLES, "compute"], name), field=name
+                f"unknown setting {name!r} in {places.file}", hint=allowed([*_TABLES, "compute"], name), field=name
             )
     settings = Settings(root, **parts)
-    _check_share("predictions.log_share", settings.predictions.log_share, where)
-    _check_share("telemetry.trace_share", settings.telemetry.trace_share, where)
-    if settings.telemetry.otlp and not _HTTP.fullmatch(settings.telemetry.otlp):
-        raise ConfigError(
-            f"telemetry.otlp in {where} is no URL of a collector",
-            hint="it speaks OTLP over HTTP: http://HOST:4318 or https://HOST:PORT",
-            field="telemetry.otlp",
-        )
-    if settings.serve.tls not in ("here", "elsewhere"):
-        raise ConfigError(
-            f"serve.tls in {where} is {settings.serve.tls!r}",
-            hint=f"{allowed(['here', 'elsewhere'])}: elsewhere means that a proxy in front of noria speaks TLS",
-            field="serve.tls",
-        )
-    if settings.compute not in ("local", "ray") and not settings.compute.startswith("ray://"):
-        raise ConfigError(
-            f"compute = {settings.compute!r} is not supported",
-            hint=allowed(["local", "ray", "ray://HOST:PORT"]),
-            field="compute",
-        )
+    for name, fits, hint in _limits(settings):
+        if not fits:
+            table, _, key = name.rpartition(".")
+            value = getattr(getattr(settings, table) if table else settings, key)
+            # A URL may have a password.
+            what = "is no URL of a collector" if key == "otlp" else f"is {value!r}, which is not supported"
+            raise ConfigError(f"{name} in {places.of(name)} {what}", hint=hint, field=name)
     return settings
 
 
-def _check_share(name: str, share: float, where: str) -> None:
-    if not 0 <= share <= 1:
-        raise ConfigError(
-            f"{name} in {where} is {share}",
-            hint="it is a share: from 0 (off) to 1 (every request)",
-            field=name,
-        )
+def _limits(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    """Each setting with limits, whether it keeps them, and what they are."""
+    serve, compute, otlp = settings.serve, settings.compute, settings.telemetry.otlp
+    share = "it is a share: from 0 (off) to 1 (every request)"
+    yield "predictions.log_share", 0 <= settings.predictions.log_share <= 1, share
+    yield "telemetry.trace_share", 0 <= settings.telemetry.trace_share <= 1, share
+    collector = "it speaks OTLP over HTTP: http://HOST:4318 or https://HOST:PORT"
+    yield "telemetry.otlp", not otlp or bool(_HTTP.fullmatch(otlp)), collector
+    ends = f"{allowed(['here', 'elsewhere'])}: elsewhere means that a proxy in front of noria speaks TLS"
+    yield "serve.tls", serve.tls in ("here", "elsewhere"), ends
+    yield "serve.balance", serve.balance in BALANCES, allowed(BALANCES, serve.balance)
+    least = 0 if serve.servers.strip() else 1
+    yield "serve.replicas", least <= serve.replicas <= MOST_REPLICAS, f"allowed: {least} to {MOST_REPLICAS}"
+    most = f"allowed: 0 (no scaling by load), or from serve.replicas, {serve.replicas}, to {MOST_REPLICAS}"
+    yield "serve.replicas_max", serve.replicas_max in (0, *range(serve.replicas, MOST_REPLICAS + 1)), most
+    for name in ("port", "grpc_port", "admin_port"):
+        yield f"serve.{name}", 0 <= getattr(serve, name) <= 65_535, "allowed: 0 to 65535"
+    kinds = ["local", "ray", "ray://HOST:PORT"]
+    yield "compute", compute in ("local", "ray") or compute.startswith("ray://"), allowed(kinds)
 
 
-def _table(table: str, values: Any, where: str) -> Any:
+def _table(table: str, values: Any, places: _Places) -> Any:
     kind = _TABLES[table]
     if not isinstance(values, dict):
-        raise ConfigError(f"{table!r} in {where} must be a table", hint=f"write [{table}] on a line of its own")
+        raise ConfigError(f"{table!r} in {places.file} must be a table", hint=f"write [{table}] on a line of its own")
     types = {f.name: type(f.default) for f in fields(kind)}
     for key in values:
         if key not in types:
             raise ConfigError(
-                f"unknown setting {key!r} in [{table}] of {where}",
+                f"unknown setting {key!r} in [{table}] of {places.file}",
                 hint=allowed(types, key),
                 field=f"{table}.{key}",
             )
-    return kind(**{key: _value(f"{table}.{key}", value, types[key], where) for key, value in values.items()})
+    return kind(**{key: _value(f"{table}.{key}", value, types[key], places) for key, value in values.items()})
 
 
-def _value(name: str, value: Any, kind: type, where: str) -> Any:
+def _value(name: str, value: Any, kind: type, places: _Places) -> Any:
     if isinstance(value, _Text):
-        where = f"the variable {value.origin}"
         value = _number(value, kind)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(
-            f"{name} in {where} is {value!r}",
+            f"{name} in {places.of(name)} is {value!r}",
             hint=f"it must be {_KINDS[kind]}",
             field=name,
         )

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from noria.core.errors import ConfigError
 
+CORES = len(os.sched_getaffinity(0))
+"""Those that we may use."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -29,7 +29,11 @@ def on_signals(fleet: Fleet) -> Iterator[None]:
         return
     hurry = count()
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: fleet.end(hurry=next(hurry) > 0)) for number in numbers]
+
+    def end(number: int, _: object) -> None:
+        fleet.end(hurry=next(hurry) > 0, cause=f"by {signal.Signals(number).name}")
+
+    before = [signal.signal(number, end) for number in numbers]
     try:
         yield
     finally:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from noria.gateway.autoscale import CORES
 from noria.gateway.errors import GatewayError
 from noria.gateway.proxy import Proxy
 from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
 from noria.gateway.replica import HOST, Replica
 from noria.gateway.restarts import Losses, RestartPolicy
 
-MOST_REPLICAS = 256
 T = TypeVar("T")
 
 
@@ -50,18 +50,20 @@ class Fleet:
         self._changing = asyncio.Lock()
         self._over, self._hurry = asyncio.Event(), asyncio.Event()
         self._asked_to_end = self._asked_to_hurry = self._patient = False
+        self._cause = ""
         self._broken: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._started = False
 
-    def end(self, *, hurry: bool = False, patient: bool = False) -> None:
+    def end(self, *, hurry: bool = False, patient: bool = False, cause: str = "") -> None:
         """Ask for the end, from any thread or signal handler.
 
         Args:
             hurry: requests in flight are cut off.
+            cause: told, if there is one.
             patient: clients that keep their connection are waited for, as long as HAProxy keeps silent ones.
         """
-        self._patient = self._patient or patient
+        self._patient, self._cause = self._patient or patient, self._cause or cause
         self._asked_to_end, self._asked_to_hurry = True, self._asked_to_hurry or hurry
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
@@ -82,12 +84,10 @@ class Fleet:
         self._heed()
         over: asyncio.Task[Any] = asyncio.create_task(self._over.wait())
         try:
-            for coroutine in (self.proxy.keep(), self._await_start(on_started, self._count)):
+            for coroutine in (self.proxy.keep(), self._start(on_started)):
                 self._spawn(coroutine)
             for coroutine in others:
                 self._spawn(self._aside(coroutine))
-            for _ in range(self._count):
-                self._add()
             both: set[asyncio.Future[Any]] = {self._broken, over}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done():
@@ -143,7 +143,9 @@ class Fleet:
                 self._tell("replica_took_over", replica=new.name, cause=f"from {old.name}")
 
     def _heed(self) -> None:
-        if self._asked_to_end:
+        if self._asked_to_end and not self._over.is_set():
+            if self._cause:
+                self._tell("gateway_stops", cause=self._cause)
             self._over.set()
         if self._asked_to_hurry:
             self._hurry.set()
@@ -168,10 +170,9 @@ class Fleet:
         except Exception as error:
             self._tell("gateway_failed", cause=f"{type(error).__name__}: {error}")
 
-    async def _await_start(self, on_started: Callable[[], None], count: int) -> None:
+    async def _start(self, on_started: Callable[[], None]) -> None:
+        await self._add_few_at_a_time(self._count, BASE_WEIGHT)  # one that fails is the fleet's end, see `_give_up`
         await self.proxy.started.wait()
-        for replica in self.replicas[:count]:
-            await replica.ever_ready.wait()
         self._started = True
         on_started()
 
@@ -186,12 +187,24 @@ class Fleet:
 
     async def _grow(self, count: int, weight: int = BASE_WEIGHT) -> list[Replica]:
         """So many more replicas, ready; none when one of them can't be started."""
-        new = [self._add(weight) for _ in range(count)]
-        await asyncio.gather(*(replica.settled.wait() for replica in new))
+        new = await self._add_few_at_a_time(count, weight)
         failures = [replica.failure for replica in new if replica.failure is not None]
         if failures:
             await asyncio.gather(*(self._retire(replica) for replica in new))
             raise failures[0]
+        return new
+
+    async def _add_few_at_a_time(self, count: int, weight: int) -> list[Replica]:
+        """So many more, settled; none is begun once one has failed. A start keeps a core busy for seconds."""
+        new: list[Replica] = []
+
+        async def add_in_turn() -> None:
+            while len(new) < count and not any(replica.failure for replica in new):
+                replica = self._add(weight)
+                new.append(replica)
+                await replica.settled.wait()
+
+        await asyncio.gather(*(add_in_turn() for _ in range(2 * CORES)))
         return new
 
     async def _retire(self, replica: Replica) -> None:

@@ -40,6 +40,16 @@ class Inheritance:
     run_dir: RunDirectory
     old: Path
 
+    @property
+    def host(self) -> str:
+        """The address where clients come in, whatever our settings say: what may be served there is judged by it."""
+        return str(self.listeners.public.getsockname()[0])
+
+    def decline(self) -> None:
+        """Give up what was given; the old supervisor goes on."""
+        self.listeners.close()
+        self.run_dir.release()  # the lock stays the old one's, who has the same open file
+
     def confirm(self) -> None:
         """All is ready: let others find us, and the old one leave."""
         self.run_dir.publish()
@@ -57,19 +67,19 @@ def farewell(
         return Descriptors((public, metrics, run_dir.lock, *grpc))  # in this order: an older noria reads three
 
     async def leave() -> None:
-        fleet.end(patient=True)
+        fleet.end(patient=True, cause="another has taken over")
 
     return {"hand_over": hand_over, "leave": leave}
 
 
-def take_over(path: str | Path, host: str, port: int, grpc_port: int | None = None) -> Inheritance:
+def take_over(path: str | Path, port: int, grpc_port: int | None = None) -> Inheritance:
     """Ask the gateway that runs in a directory for its sockets.
 
     Args:
         path: the run directory.
-        host: the address of a new socket for gRPC, where there is none on that port yet.
         port: where clients shall come in: as they do now, or 0.
-        grpc_port: where they shall come in over gRPC: there or elsewhere, 0 for as they do now; None for nowhere.
+        grpc_port: where they shall come in over gRPC, on the same address: there or elsewhere, 0 for as they do now;
+            None for nowhere.
 
     Raises:
         NotFoundError: no gateway runs there.
@@ -91,7 +101,7 @@ def take_over(path: str | Path, host: str, port: int, grpc_port: int | None = No
             raise ConfigError(
                 f"the running gateway listens on port {now}, not on {port}", hint="keep the port", field="port"
             )
-        listeners = _with_grpc(given, host, grpc_port)
+        listeners = _with_grpc(given, grpc_port)
     except NoriaError:
         given.close()
         os.close(lock)
@@ -100,10 +110,10 @@ def take_over(path: str | Path, host: str, port: int, grpc_port: int | None = No
     return Inheritance(listeners, RunDirectory(path, lock=lock), (old or Path(path)) / SOCKET_NAME)
 
 
-def _with_grpc(given: Listeners, host: str, port: int | None) -> Listeners:
+def _with_grpc(given: Listeners, port: int | None) -> Listeners:
     """The same with a socket for gRPC on this port, the old one where it is that already."""
     if given.grpc is not None:
         if port is not None and port in (0, given.ports[2]):
             return given
         given.grpc.close()
-    return replace(given, grpc=None if port is None else listen(host, port))
+    return replace(given, grpc=None if port is None else listen(given.public.getsockname()[0], port))

@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from noria.core.errors import ConfigError, NotFoundError, allowed
-from noria.gateway.fleet import MOST_REPLICAS, Fleet
+from noria.core.settings import MOST_REPLICAS
+from noria.gateway.autoscale import CORES
+from noria.gateway.fleet import Fleet
 from noria.gateway.proxy_config import BASE_WEIGHT, FIRST_ID_ELSEWHERE, Upstream
 from noria.gateway.proxy_options import ProxyOptions
 from noria.gateway.scaler import Scaler
 from noria.gateway.server import Server
 from noria.gateway.statistics import ServerStatistics
+
+USUAL_REPLICAS = min(MOST_REPLICAS, max(16, 4 * CORES))
+"""More have to be asked for with force."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +73,24 @@ class Operations:
             )
         return found
 
-    async def scale(self, minimum: int, maximum: int | None = None) -> None:
+    async def scale(self, minimum: int, maximum: int | None = None, force: bool = False) -> None:
         """Have so many replicas; with a maximum as many in between as the load asks for, from now on.
 
+        Args:
+            minimum, maximum: how many.
+            force: even if nobody answers then, or if there are many more than cores.
+
         Raises:
-            ConfigError: numbers that can't be.
+            ConfigError: numbers that can't be, or need force.
             GatewayError: a replica can't be started; there are as many as before.
         """
-        least = 0 if self._others() else 1
+        least, most = (0, MOST_REPLICAS) if force else (0 if await self._others_answer() else 1, USUAL_REPLICAS)
         for count in (minimum, minimum if maximum is None else maximum):
-            if type(count) is not int or not least <= count <= MOST_REPLICAS:
+            if type(count) is not int or not least <= count <= most:
+                why = "nobody would answer" if count == 0 else f"each wants a core, and there are {CORES}"
+                forced = f"; --force allows 0 to {MOST_REPLICAS}: {why}" if type(count) is int and not force else ""
                 raise ConfigError(
-                    f"{count} replicas can't be run", hint=f"allowed: {least} to {MOST_REPLICAS}", field="replicas"
+                    f"{count} replicas can't be run", hint=f"allowed: {least} to {most}{forced}", field="replicas"
                 )
         limits = replace(self._scaler.limits, minimum=minimum, maximum=minimum if maximum is None else maximum)
         now = sum(replica.state != "failed" for replica in self._fleet.replicas)
@@ -135,8 +146,15 @@ class Operations:
         """Let a server have another part of the requests: 0 (none) to 256; the others have 100."""
         await self._proxy.change(self._known(name), weight=_weight(weight))
 
-    def _others(self) -> bool:
-        return len(self._proxy.upstreams) > len(self._fleet.replicas)
+    async def _others_answer(self) -> bool:
+        """Whether there is a healthy server elsewhere."""
+        names = self._proxy.upstreams.keys() - {replica.name for replica in self._fleet.replicas}
+        if not names:
+            return False
+        counted = await self._proxy.statistics()
+        # A new one counts as up until its first check fails.
+        seen = [counted[name] for name in names & counted.keys()]
+        return any(one.state.startswith("UP") and one.check.startswith("L7OK") for one in seen)
 
     def _known(self, name: Any) -> str:
         if name not in self._proxy.upstreams:

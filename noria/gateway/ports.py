@@ -42,6 +42,16 @@ def free_port(taken: Container[int] = ()) -> int:
             return port
 
 
+def reachable(host: str) -> str:
+    """A host for URLs from the one that is listened on: for every address, that of this machine.
+
+    >>> reachable("0.0.0.0"), reachable("::"), reachable("10.0.0.5")
+    ('127.0.0.1', '[::1]', '10.0.0.5')
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
 def _refused(host: str, port: int, error: OSError) -> GatewayError | ConfigError:
     if error.errno == errno.EADDRINUSE:
         return GatewayError(

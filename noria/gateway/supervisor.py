@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from noria.core.errors import ConfigError
+from noria.core.settings import MOST_REPLICAS
 from noria.gateway.autoscale import ScaleLimits
 from noria.gateway.control import SOCKET_NAME, Control
 from noria.gateway.ejection import eject_outliers
 from noria.gateway.events import log_event, on_signals
-from noria.gateway.fleet import MOST_REPLICAS, Fleet
+from noria.gateway.fleet import Fleet
 from noria.gateway.handover import Inheritance, farewell, take_over
 from noria.gateway.listeners import Listeners
 from noria.gateway.operations import Operations, ServerStatus, operations, upstream_of
+from noria.gateway.ports import reachable
 from noria.gateway.proxy import Proxy
 from noria.gateway.proxy_config import BASE_WEIGHT, Upstream
 from noria.gateway.proxy_options import ProxyOptions
@@ -47,7 +49,8 @@ class Supervisor:
         run_dir: a directory for the logs (`logs/replica-0.log`, `logs/haproxy.log`) and the lock.
         servers: `host:port` of servers elsewhere, behind the same HAProxy. Nobody here starts or stops them.
         scaling: have more or fewer replicas by load; `replicas` is then how many there are at first.
-        take_over: take the place of the supervisor that runs in `run_dir`, which ends when its clients have gone.
+        take_over: take the place of the supervisor that runs in `run_dir` (or has given this already), which ends when
+            its clients have gone; these come in where they do now, whatever `host` says.
         env: environment variables for the replicas, on top of ours.
         options: what HAProxy shall do.
         restarts: when a lost replica is started again.
@@ -67,7 +70,7 @@ class Supervisor:
         run_dir: str | Path,
         servers: Sequence[str] = (),
         scaling: ScaleLimits | None = None,
-        take_over: bool = False,
+        take_over: bool | Inheritance = False,
         env: Mapping[str, str] | None = None,
         options: ProxyOptions | None = None,
         restarts: RestartPolicy | None = None,
@@ -78,8 +81,9 @@ class Supervisor:
         scaling = scaling or ScaleLimits(replicas, replicas) if replicas >= 0 else ScaleLimits()
         least = 0 if servers else 1
         if not least <= replicas <= MOST_REPLICAS or scaling.maximum > MOST_REPLICAS:
-            hint = f"allowed: {least} to {MOST_REPLICAS}"
-            raise ConfigError(f"{replicas} replicas can't be run", hint=hint, field="replicas")
+            raise ConfigError(
+                f"{replicas} replicas can't be run", hint=f"from {least} to {MOST_REPLICAS}", field="replicas"
+            )
         self._command, self._env, self._servers, self._scaling = command, env, tuple(servers), scaling
         self._count = min(max(replicas, scaling.minimum), scaling.maximum)
         self._host, self._port, self._grpc_port, self._path = host, port, grpc_port, run_dir
@@ -98,17 +102,12 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where clients come in."""
-        return f"{'https' if self._options.certificate else 'http'}://{self._address}:{self._port}"
+        return f"{'https' if self._options.certificate else 'http'}://{reachable(self._host)}:{self._port}"
 
     @property
     def grpc_address(self) -> str | None:
         """`host:port` where they come in over gRPC; None for nowhere."""
-        return None if self._grpc_port is None else f"{self._address}:{self._grpc_port}"
-
-    @property
-    def _address(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
-        return f"[{host}]" if ":" in host else host
+        return None if self._grpc_port is None else f"{reachable(self._host)}:{self._grpc_port}"
 
     @property
     def metrics_url(self) -> str:
@@ -123,14 +122,14 @@ class Supervisor:
         """How each server is, with what HAProxy counts of it."""
         return self._do(self._running().servers())
 
-    def scale(self, minimum: int, maximum: int | None = None) -> None:
-        """Have so many replicas, or as many in between as the load asks for; returns when they are there.
+    def scale(self, minimum: int, maximum: int | None = None, *, force: bool = False) -> None:
+        """Have so many replicas, or as many in between as the load asks for; see `Operations.scale`.
 
         Raises:
             ConfigError: numbers that can't be.
             GatewayError: a replica can't be started (there are as many as before), or the gateway stops.
         """
-        self._do(self._running().scale(minimum, maximum))
+        self._do(self._running().scale(minimum, maximum, force))
 
     def restart(self) -> None:
         """Replace every replica by a new process, with the code that is on the disk now; no request fails.
@@ -196,7 +195,8 @@ class Supervisor:
         )
         self._thread.start()
         try:
-            self._started.wait()
+            while not self._started.wait(0.2):  # a signal that comes as the wait begins is seen after it only
+                pass
         except BaseException:  # Ctrl-C while the replicas start
             self.stop()
             raise
@@ -216,7 +216,8 @@ class Supervisor:
         if self._thread is None or self._fleet is None:
             raise ConfigError("the supervisor isn't running", hint="call start() first")
         with on_signals(self._fleet):
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(0.2)  # see `start`
         if self._error is not None:
             raise self._error
 
@@ -234,9 +235,10 @@ class Supervisor:
 
     def _claim(self) -> tuple[Listeners, RunDirectory]:
         """The sockets and the directory: new ones, or those of the supervisor that runs."""
-        if self._take_over:
-            self._given = take_over(self._path, self._host, self._port, self._grpc_port)
-            return self._given.listeners, self._given.run_dir
+        if given := self._take_over:
+            given = take_over(self._path, self._port, self._grpc_port) if given is True else given
+            self._given, self._host = given, given.host
+            return given.listeners, given.run_dir
         listeners = Listeners.open(self._host, self._port, self._grpc_port)
         try:
             return listeners, RunDirectory(self._path)

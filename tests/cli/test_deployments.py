@@ -211,6 +211,7 @@ def test_rollback_takes_back_what_is_tried_first(call: Call) -> None:
         (["late", "--ab", "a=3,b=4:0%"], "b would answer nobody"),
         (["late@4", "--canary"], "needs a share"),
         (["late@4", "--canary", "ten"], "is no share"),
+        (["late", "--ab", "control=3,treatment=4:late@4"], "is a version, no share"),
         (["late@4", "--canary", "0.1"], "could be 0.1% or 10%"),
         (["late@4", "--canary", "--steps", "1,10"], "needs --every"),
         (["late@4", "--canary", "--steps", "10,1", "--every", "1m"], "must grow"),

@@ -32,35 +32,45 @@ def written(project: Path, target: str, *words: str) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_the_unit_is_what_systemd_reads(project: Path) -> None:
+def test_the_unit_is_what_systemd_reads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = written(project, "systemd")["my-shop.service"]
     lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     assert lines["WorkingDirectory"] == str(project)
-    assert lines["EnvironmentFile"].startswith("-")  # loopback only: no keys needed
+    assert lines["EnvironmentFile"] == "-/etc/my-shop.env"  # keys may be in the records
     assert lines["KillMode"] == "mixed"
     assert lines["User"] != "root"
     assert lines["AmbientCapabilities"] == "CAP_NET_BIND_SERVICE"  # for port 80
-    (project / "noria.toml").write_text('[serve]\nhost = "0.0.0.0"\n')
-    assert "EnvironmentFile=/etc/my-shop.env" in written(project, "systemd")["my-shop.service"]
+    monkeypatch.setenv("NORIA_SERVE_REPLICAS", "4")
+    monkeypatch.setenv("NORIA_SERVE_CERTIFICATE", 'a "100%" \\ path.pem')
+    monkeypatch.setenv("NORIA_SERVE_API_KEYS", "0" * 64)
+    text = written(project, "systemd")["my-shop.service"]
+    assert 'Environment="NORIA_SERVE_REPLICAS=4"' in text
+    assert 'Environment="NORIA_SERVE_CERTIFICATE=a \\"100%%\\" \\\\ path.pem"' in text
+    assert "0" * 64 not in text
     if shutil.which("systemd-analyze"):
         unit = str(project / "out" / "my-shop.service")
         done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_image_is_not_roots_and_stops_gently(project: Path) -> None:
+def test_the_image_is_not_roots_and_stops_gently(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HOST", "10.0.0.5"), ("REPLICAS", "4"), ("API_KEYS", "0" * 64)):
+        monkeypatch.setenv(f"NORIA_SERVE_{name}", value)
     files = written(project, "docker")
     steps = [line.split(" ", 1) for line in files["Dockerfile"].splitlines() if line and line[0].isupper()]
     assert ["USER", f"{UID}:{UID}"] in steps
     assert ["STOPSIGNAL", "SIGTERM"] in steps
     assert ["EXPOSE", "8080"] in steps
+    assert ["ENV", 'NORIA_SERVE_REPLICAS="4"'] in steps
+    assert "10.0.0.5" not in files["Dockerfile"]
+    assert "0" * 64 not in files["Dockerfile"]
     assert steps[-1] == ["CMD", '["noria", "serve"]']
     assert ".noria" in files[".dockerignore"].split()
 
 
-def test_compose_needs_keys(project: Path) -> None:
+def test_compose_takes_keys_of_the_environment_or_of_the_volume(project: Path) -> None:
     [service] = yaml.safe_load(written(project, "compose")["compose.yaml"])["services"].values()
-    assert ":?" in service["environment"]["NORIA_SERVE_API_KEYS"]
+    assert service["environment"]["NORIA_SERVE_API_KEYS"] == "${NORIA_SERVE_API_KEYS:-}"
     assert service["ports"] == ["80:8080"]
     assert service["volumes"] == ["state:/app/.noria"]
     assert service["user"] == f"{UID}:{UID}"
@@ -76,6 +86,7 @@ def test_kubernetes_has_probes_volume_secret_and_time_to_stop(project: Path) -> 
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["terminationGracePeriodSeconds"] > 45
     assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "shop-keys"
+    assert container["env"][0]["valueFrom"]["secretKeyRef"]["optional"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
     assert container["resources"]["requests"]["cpu"] == "3"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -18,10 +19,11 @@ from tritonclient.utils import InferenceServerException
 
 from noria.cli import main
 from noria.cli.project import load_system
-from noria.cli.serve import supervisor
+from noria.cli.serve import at_its_address, run_directory, supervisor
 from noria.cli.tls import certificate
 from noria.core import ConfigError, MissingExtraError, Settings
 from noria.gateway import Supervisor
+from noria.gateway.handover import take_over
 from noria.gateway.ports import free_port
 from noria.storage import Workspace
 
@@ -169,9 +171,33 @@ def test_what_is_no_certificate_with_its_key_is_refused(project: Path) -> None:
     pem(project)
     (project / "mixed.pem").write_text((project / "certificate.pem").read_text() + other)
     (project / "empty.pem").touch()
-    for name in ("nothing.pem", "certificate.pem", "key.pem", "mixed.pem", "empty.pem", encrypted.name, "."):
-        with pytest.raises(ConfigError, match=r"serve\.certificate"):
+    (project / "binary.pem").write_bytes(b"0\x82\x01\xff")
+    (project / "damaged.pem").write_text((project / "both.pem").read_text().replace("MI", "AA"))
+    faults = {
+        "nothing.pem": "can't be read: No such file",
+        ".": "can't be read: Is a directory",
+        "certificate.pem": "has no private key",
+        "key.pem": "has no certificate",
+        "mixed.pem": "its key is that of another certificate",
+        "empty.pem": "is no PEM file",
+        "binary.pem": "is no PEM file",
+        "damaged.pem": "can't be used",
+        encrypted.name: "its key is encrypted",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(ConfigError, match=r"serve\.certificate") as caught:
             certificate(replace(settings, serve=replace(settings.serve, certificate=name)))
+        assert fault in caught.value.message, name
+
+
+def test_a_key_that_has_ended_is_not_said_to_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(capsys, "create", "brief", "--expires", "1s")
+    assert main(["keys", "rotate", "brief", "--grace", "1h"]) == 0  # no longer than it would have
+    until = capsys.readouterr().err.split("works until ")[1].split("Z")[0]
+    assert datetime.fromisoformat(f"{until}+00:00") <= datetime.now(UTC) + timedelta(seconds=2)
+    time.sleep(1.1)
+    assert main(["keys", "rotate", "brief", "--grace", "1h"]) == 0
+    assert "the key before had ended already" in capsys.readouterr().err
 
 
 def test_where_tls_ends_is_one_of_two_words(project: Path) -> None:
@@ -204,6 +230,37 @@ def running(project: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple
     settings = Settings.load(project, {f"NORIA_SERVE_{name}": value for name, value in environ.items()})
     with supervisor(load_system(project), replace(settings, serve=replace(settings.serve, port=0))) as started:
         yield started, key
+
+
+def test_what_is_taken_over_is_judged_by_its_own_address(
+    running: tuple[Supervisor, str], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve"]) == 1
+    assert "noria serve --take-over" in capsys.readouterr().err
+    words = ["serve", "--take-over", "--port", "0"]  # from a shell without the settings
+    before = {status.pid for status in running[0].status()}
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "the address stays 0.0.0.0, not 127.0.0.1" in told
+    assert "0.0.0.0 can be reached from other machines, and there is no certificate" in told
+    assert main(["keys", "revoke", "reader"]) == 0
+    assert main(words) == 1
+    assert "there are no API keys" in capsys.readouterr().err
+    assert httpx.get(f"{running[0].url}/health/ready", verify=ssl_of(project)).status_code == 200
+    assert {status.pid for status in running[0].status()} == before
+    made(capsys, "create", "reader")
+    settings = Settings.load(project, {"NORIA_SERVE_CERTIFICATE": "both.pem"})
+    given = take_over(run_directory(settings), 0, 0)
+    settings = at_its_address(settings, given.host)
+    with supervisor(load_system(project), settings, given) as new:
+        assert new.url == running[0].url
+        assert new.grpc_address == running[0].grpc_address
+        assert httpx.get(f"{new.url}/health/ready", verify=ssl_of(project)).status_code == 200
+        assert httpx.post(f"{new.url}/features", json=BODY, verify=ssl_of(project)).status_code == 401
+
+
+def ssl_of(project: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=project / "certificate.pem")
 
 
 def test_keys_over_grpc_with_tls(running: tuple[Supervisor, str], project: Path) -> None:

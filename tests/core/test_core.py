@@ -105,6 +105,10 @@ def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) ->
         ("serve = 3\n", "must be a table"),
         ("port = = 3\n", "not valid TOML"),
         ('compute = "spark"\n', "is not supported"),
+        ("[serve]\nreplicas = 300\n", "serve.replicas in "),
+        ("[serve]\nreplicas = 4\nreplicas_max = 2\n", "from serve.replicas, 4, to 256"),
+        ('[serve]\nbalance = "round-robin"\n', "did you mean 'round_robin'"),
+        ("[serve]\nport = 70000\n", "0 to 65535"),
         ("[predictions]\nlog_share = 2\n", "from 0 (off) to 1"),
         ('[predictions]\nlog_share = "1"\n', "it must be a number"),
         ("[telemetry]\ntrace_share = -0.5\n", "from 0 (off) to 1"),
@@ -119,9 +123,34 @@ def test_wrong_settings_are_explained(tmp_path: Path, text: str, message: str) -
     assert message in str(caught.value)
 
 
-def test_wrong_variables_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the variable NORIA_SERVE_PORT is 'many'"):
-        Settings.load(tmp_path, {"NORIA_SERVE_PORT": "many"})
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("NORIA_SERVE_PORT", "many", "serve.port in the variable NORIA_SERVE_PORT is 'many'"),
+        ("NORIA_PREDICTIONS_LOG_SHARE", "2", "predictions.log_share in the variable NORIA_PREDICTIONS_LOG_SHARE is 2"),
+        ("NORIA_SERVE_TLS", "nowhere", "serve.tls in the variable NORIA_SERVE_TLS is 'nowhere'"),
+        ("NORIA_SERVE_REPLICAS", "0", "serve.replicas in the variable NORIA_SERVE_REPLICAS is 0"),
+        ("NORIA_SERVE_BALANCE", "robin", "serve.balance in the variable NORIA_SERVE_BALANCE is 'robin'"),
+        ("NORIA_COMPUTE", "spark", "compute in the variable NORIA_COMPUTE is 'spark', which is not supported"),
+        ("NORIA_SERVE_PROT", "1", "did you mean 'NORIA_SERVE_PORT'"),
+    ],
+)
+def test_wrong_variables_are_explained(tmp_path: Path, name: str, value: str, message: str) -> None:
+    (tmp_path / "noria.toml").write_text("[serve]\nport = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(tmp_path, {name: value})
+    assert message in str(caught.value)
+    assert "noria.toml" not in str(caught.value)
+
+
+def test_variables_of_others_are_no_settings(tmp_path: Path) -> None:
+    others = {
+        "NORIA_SERVICE_HOST": "10.0.0.1",
+        "NORIA_PORT": "tcp://10.0.0.1:80",
+        "NORIA_BENCHMARK": "1",
+        "SERVE_X": "",
+    }
+    assert Settings.load(tmp_path, others) == Settings(tmp_path)
 
 
 def test_every_public_name_exists() -> None:

@@ -22,6 +22,7 @@ import pytest
 from traffic import request, traffic, until
 
 from noria.core.errors import ConfigError, NotFoundError
+from noria.core.settings import BALANCES
 from noria.gateway import POLICIES, GatewayError, OutlierLimits, ProxyOptions, ServerStatus, Supervisor
 from noria.gateway.ports import free_port
 from noria.gateway.proxy_options import ALGORITHMS, default_connections
@@ -214,7 +215,7 @@ def test_servers_elsewhere_are_enough(supervise: Start) -> None:
 
 
 def test_the_same_policies_before_the_gateway_and_in_python() -> None:
-    assert set(ALGORITHMS) == set(POLICIES)
+    assert set(ALGORITHMS) == set(POLICIES) == set(BALANCES)
 
 
 def test_a_reload_does_not_forget_who_is_down(supervise: Start) -> None:

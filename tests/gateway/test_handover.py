@@ -43,6 +43,13 @@ def test_a_new_supervisor_takes_over(supervise: Start, tmp_path: Path, tiny_comm
     assert supervise(1).status()[0].state == "ready"  # the directory is free again
 
 
+def test_it_is_told_why_the_old_one_ends(supervise: Start) -> None:
+    told: list[tuple[str, object]] = []
+    supervise(1, on_event=lambda event, **fields: told.append((event, fields.get("cause"))))
+    supervise(1, take_over=True)
+    until(lambda: ("gateway_stops", "another has taken over") in told)
+
+
 def test_what_can_not_start_changes_nothing(supervise: Start, tmp_path: Path, tiny_command: Tiny) -> None:
     old = supervise(2)
     before = pids(old)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_a_taken_port_is_an_error_alone_and_a_line_beside_servers(settings: Sett
             assert url == ""
     (line,) = told
     assert line.startswith("no console: port ")
+
+
+def test_a_port_that_another_is_about_to_leave_is_waited_for(settings: Settings, tmp_path: Path) -> None:
+    before, told, there = set(threading.enumerate()), list[str](), threading.Event()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if line.startswith("console: "):
+            there.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        stack = ExitStack()
+        assert stack.enter_context(console(on(settings, admin_port=port), tmp_path, tell, inherits=True)) == ""
+    with stack:
+        assert there.wait(30)
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    assert told == [f"the console comes when port {port} is free", f"console: http://127.0.0.1:{port}"]
+    assert {one.name for one in set(threading.enumerate()) - before} <= {"AnyIO worker thread"}
 
 
 def test_its_port_0_is_none_beside_servers(settings: Settings, tmp_path: Path) -> None:
