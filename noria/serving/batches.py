@@ -95,9 +95,10 @@ class Batches:
             lane = self._lane(servable, operation, exchange.twin)
         lane.aside = aside
         exchange.servable = servable
+        rows = 1 if lane.size is None else lane.size(operation, request)
         if lane.busy_until or lane.cost.per_row * lane.rows > INLINE_SECONDS:
-            lane.refuse_if_late(exchange, self._max_wait)
-        lane.rows += 1 if lane.size is None else lane.size(operation, request)
+            lane.refuse_if_late(exchange, rows, self._max_wait)
+        lane.rows += rows
         lane.exchanges.append(exchange)
         lane.requests.append(request)
         if not self._scheduled:

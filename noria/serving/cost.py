@@ -62,9 +62,13 @@ class Cost:
         >>> cost.seconds(9_000) < 0.003, cost.at_most(9_000) > 1
         (True, True)
         """
-        if rows <= _REACH * self._most or not self._x:
+        if self.knows(rows) or not self._x:
             return self.seconds(rows)
         return max(self.seconds(rows), rows * self._y / self._x)
+
+    def knows(self, rows: int) -> bool:
+        """Whether batches of about that size have been seen."""
+        return rows <= _REACH * self._most
 
     def rows(self, seconds: float) -> int:
         """How many rows fit into so many seconds; at least one."""

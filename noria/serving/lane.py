@@ -59,15 +59,17 @@ class Lane:
             "noria_batch_size", "Requests answered together.", _SIZES, **self._labels
         )
 
-    def refuse_if_late(self, exchange: Exchange, max_wait: float) -> None:
-        """Refuse a request whose turn would come too late.
+    def refuse_if_late(self, exchange: Exchange, rows: int, max_wait: float) -> None:
+        """Refuse a request whose turn would come too late, as far as can be told: of the first large ones it can't.
 
         Raises:
             OverloadedError: it would wait longer than it may, or until after its deadline.
         """
         now = time.monotonic()
         # A thread that is late by a second is taken to need another one: one that hangs gathers no requests.
-        wait = (abs(self.busy_until - now) if self.busy_until else 0.0) + self.cost.seconds(self.rows)
+        wait = abs(self.busy_until - now) if self.busy_until else 0.0
+        if self.cost.knows(rows):
+            wait += self.cost.seconds(self.rows)
         if wait > min(max_wait, exchange.deadline - now):
             label = f"{self.servable.model}@{self.servable.version}"
             raise OverloadedError(f"{label} has more to do than it can do in time: {wait:.2f} s of work", seconds=wait)

@@ -172,3 +172,11 @@ def test_a_deadline_that_has_passed_when_the_answer_is_there_is_kept_too() -> No
         late = ask(url, 1.0, **{"x-request-timeout": "0.000001"})
     assert late.status_code == 504
     assert late.json()["detail"] == "there was no answer within the 1e-06 s of X-Request-Timeout"
+
+
+def test_a_first_burst_of_large_requests_is_not_refused_for_what_small_ones_cost() -> None:
+    rows = Rows()
+    with ModelServer([rows], limits=Limits(max_wait_seconds=0.6)).running() as url, ThreadPoolExecutor(8) as pool:
+        for _ in range(12):
+            assert ask(url, 1.0).status_code == 200
+        assert {one.status_code for one in pool.map(lambda _: ask(url, 300.0), range(8))} == {200}
