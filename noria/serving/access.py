@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from noria.core import Clock, ConfigError, RequestError, SystemClock
+from noria.serving.exchange import Exchange
 from noria.serving.key_records import COLLECTION
 from noria.serving.key_ring import KeyRing
-from noria.serving.protocol import Exchange
 from noria.serving.rates import TokenBucket
 from noria.serving.requests import TooManyRequestsError
 from noria.serving.scopes import SCOPES

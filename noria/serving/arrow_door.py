@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from noria.serving.arrow_stream import read_stream
-from noria.serving.protocol import Exchange, Reply
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.servable import Servable
 from noria.serving.tabular import check_tabular, fields_of
 

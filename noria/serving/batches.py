@@ -22,10 +22,10 @@ import msgspec
 
 from noria.core import NoriaError, RequestError, StorageError
 from noria.features.reads import GroupRead
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.lane import Lane, Traced
 from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import Chosen, PredictionLog
-from noria.serving.protocol import Exchange, Reply
 from noria.serving.replies import Replies
 from noria.serving.retired import Retired
 from noria.serving.servable import Servable

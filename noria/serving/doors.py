@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from noria.core import NoriaError, NotFoundError, RequestError, allowed
-from noria.serving.protocol import Exchange, Reply
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.requests import MethodNotAllowedError
 from noria.serving.served import Served
 from noria.serving.tabular import is_tabular

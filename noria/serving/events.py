@@ -14,7 +14,7 @@ import msgspec
 
 from noria.core import RequestError
 from noria.pipelines.intake import Intake, StreamSpec
-from noria.serving.protocol import Exchange
+from noria.serving.exchange import Exchange
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector
 

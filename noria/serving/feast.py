@@ -17,9 +17,9 @@ import msgspec
 from noria.core import RequestError, allowed, to_iso
 from noria.core.bodies import decode
 from noria.serving.events import EventDoor
+from noria.serving.exchange import Exchange
 from noria.serving.feature_door import Answer, FeatureDoor, Found
 from noria.serving.feature_groups import Plan
-from noria.serving.protocol import Exchange
 
 READ, PUSH, WRITE = "/get-online-features", "/push", "/write-to-online-store"
 

@@ -16,6 +16,7 @@ import msgspec
 from noria.core.bodies import decode
 from noria.features.online import OnlineFeatures, OnlineSpec
 from noria.features.reads import GroupRead, Read
+from noria.serving.exchange import Exchange
 from noria.serving.feature_groups import (
     STATUSES,
     Group,
@@ -28,7 +29,6 @@ from noria.serving.feature_groups import (
 )
 from noria.serving.prediction_files import Prediction
 from noria.serving.prediction_log import PredictionLog
-from noria.serving.protocol import Exchange
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger
 

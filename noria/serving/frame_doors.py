@@ -11,8 +11,8 @@ import msgspec
 
 from noria.core import NoriaError, NotFoundError, RequestError, StorageError
 from noria.serving.doors import Host, check_method, found_model, only_model
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.frames import read_csv, read_json
-from noria.serving.protocol import Exchange, Reply
 from noria.serving.servable import Servable
 from noria.serving.tabular import check_tabular, fields_of
 

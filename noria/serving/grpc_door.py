@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from noria.core import MissingExtraError, NoriaError, StorageError
 from noria.serving.doors import Host, found_model
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.open_inference import Inference, index_entry, model_metadata, server_metadata
 from noria.serving.open_inference_door import AllStatistics, check_repository, model_statistics
-from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
+from noria.serving.protocol import Limits
 from noria.serving.scopes import PREDICT
 from noria.serving.servable import Servable
 from noria.serving.tabular import check_tabular
@@ -61,16 +62,17 @@ class _Line:
 
     connected = True
 
+    def flush(self) -> None:
+        """Nothing waits: each call has its own answer."""
+
 
 class Call(Exchange):
     """One call; `reply` is set to the status, as in HTTP, and the body."""
 
-    __slots__ = ("line", "reply")
-
     def __init__(self, name: str, context: Any) -> None:
         metadata = {key.encode(): _bytes(value) for key, value in context.invocation_metadata() or () if key in _KEPT}
         self.line = _Line()
-        super().__init__(cast(HttpProtocol, self.line), b"POST", f"/{SERVICE}/{name}".encode(), metadata)
+        super().__init__(self.line, b"POST", f"/{SERVICE}/{name}".encode(), metadata)
         self.route = f"/{SERVICE}/{name}"
         self.explain = _explain
         self.reply: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()

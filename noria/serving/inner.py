@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from noria.serving.protocol import Exchange, Reply
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.replies import Replies
 from noria.serving.servable import Divisible
 

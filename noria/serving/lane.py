@@ -11,7 +11,7 @@ import msgspec
 from noria.core import RequestError, StorageError
 from noria.features.reads import Read
 from noria.serving.cost import Cost
-from noria.serving.protocol import Exchange
+from noria.serving.exchange import Exchange
 from noria.serving.replies import OverloadedError
 from noria.serving.servable import Servable
 from noria.telemetry import MetricsCollector

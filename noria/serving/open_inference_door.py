@@ -11,6 +11,7 @@ import msgspec
 
 from noria.core import ConflictError, NoriaError, NotFoundError, StorageError
 from noria.serving.doors import Host, check_method, found_model
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.open_inference import (
     HEADER,
     Inference,
@@ -21,7 +22,6 @@ from noria.serving.open_inference import (
     write_error,
     write_inference,
 )
-from noria.serving.protocol import Exchange, Reply
 from noria.serving.servable import Servable
 from noria.serving.tabular import check_tabular
 

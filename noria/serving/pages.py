@@ -10,9 +10,9 @@ import msgspec
 
 from noria.core import NotFoundError, RequestError, StorageError, allowed
 from noria.serving.events import EventDoor, describe
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.feature_door import FeatureDoor
 from noria.serving.openapi import document
-from noria.serving.protocol import Exchange, Reply
 from noria.serving.requests import MethodNotAllowedError
 from noria.serving.routes import Routes
 from noria.serving.served import Served

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from noria.core import NoriaError, RequestError
-from noria.serving.protocol import Exchange, Reply
+from noria.serving.exchange import Exchange, Reply
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.metrics import SECONDS_BUCKETS, Counter, Histogram
 

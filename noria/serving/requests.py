@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from noria.core import RequestError
-from noria.serving.protocol import Exchange
+from noria.serving.exchange import Exchange
 
 
 class MethodNotAllowedError(RequestError):

@@ -18,6 +18,7 @@ from noria.serving.arrow_door import speak_arrow
 from noria.serving.batches import Batches
 from noria.serving.doors import Door
 from noria.serving.events import EventDoor
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.exposures import Exposure
 from noria.serving.feast import describe_feast, feast_routes
 from noria.serving.feature_door import FeatureDoor
@@ -26,7 +27,7 @@ from noria.serving.inner import Part, Whole
 from noria.serving.open_inference_door import OpenInferenceDoor
 from noria.serving.pages import Pages
 from noria.serving.prediction_log import PredictionLog
-from noria.serving.protocol import Exchange, HttpProtocol, Limits, Reply
+from noria.serving.protocol import HttpProtocol, Limits
 from noria.serving.replies import Replies
 from noria.serving.requests import MethodNotAllowedError, check_body, timeout_of
 from noria.serving.routes import Routes

@@ -11,9 +11,9 @@ import msgspec
 
 from noria.core import SystemClock
 from noria.registry import Deployment, Variant
+from noria.serving.exchange import Exchange, Reply
 from noria.serving.exposures import Exposure, Tally, twin
 from noria.serving.inner import Inner
-from noria.serving.protocol import Exchange, Reply
 from noria.serving.servable import Servable
 
 MAX_ENTITIES = 200_000

@@ -9,7 +9,7 @@ from doubler import Doubler
 
 from noria.core import RequestError
 from noria.serving import Limits, ModelServer
-from noria.serving.protocol import Exchange
+from noria.serving.exchange import Exchange
 
 
 class Recording(ModelServer):

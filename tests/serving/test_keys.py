@@ -24,9 +24,9 @@ from noria.core.time import SECOND
 from noria.serving import Access, ApiKeys, KeyRing, ModelServer
 from noria.serving import access as access_module
 from noria.serving.access import following
+from noria.serving.exchange import Exchange
 from noria.serving.key_records import COLLECTION
 from noria.serving.keys import check_bind
-from noria.serving.protocol import Exchange
 from noria.serving.rates import Rate, TokenBucket, parse_rate
 from noria.serving.requests import TooManyRequestsError
 from noria.serving.scopes import ADMIN, EVENTS, PREDICT, SCOPES, parse_scopes, scope_of

@@ -16,7 +16,8 @@ from test_trials import Many
 
 from noria.registry import Deployment, Variant
 from noria.serving import Limits, ModelServer
-from noria.serving.protocol import Exchange, HttpProtocol
+from noria.serving.exchange import Exchange
+from noria.serving.protocol import HttpProtocol
 
 LIMITS = Limits(max_body_bytes=2000, read_seconds=3.0, idle_seconds=5.0, max_wait_seconds=0.3)
 POST = b"POST %b HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b"

@@ -22,7 +22,7 @@ from noria.core import MissingExtraError, Settings, TelemetrySettings
 from noria.gateway import Supervisor
 from noria.registry import Deployment, Variant
 from noria.serving import ModelServer
-from noria.serving.protocol import Exchange
+from noria.serving.exchange import Exchange
 from noria.storage import Workspace
 from noria.telemetry import MetricsCollector, MLLogger, RequestTracer
 from noria.telemetry.tracing import MAX_WAITING

@@ -20,7 +20,7 @@ from noria.serving.keys import is_loopback
 from noria.serving.scopes import ADMIN
 
 if TYPE_CHECKING:
-    from noria.serving.protocol import Exchange
+    from noria.serving.exchange import Exchange
 
 
 @dataclass(frozen=True)
