@@ -64,9 +64,40 @@ def train_and_register(
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed)
         predictor_of(fitted.estimator)  # compiles what a server would compile at its first start
+    lineage = Lineage(
+        {name: str(number) for name, number in chosen.versions.items()},
+        _definitions(pipeline),
+        code_state(workspace.settings.root),
+        made_of,
+    )
+    version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
+    verdict = _promote(pipeline, workspace, version, fitted)
+    notes = {
+        "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
+        "version": version,
+        "verdict": verdict,
+        "trained_on": int(fitted.train.sum()),
+        "tested_on": int(fitted.test.sum()),
+    }
+    rows = {
+        "in": len(examples.target) + examples.skipped,
+        "out": len(examples.target),
+        "without label": examples.skipped,
+    }
+    return Outcome(str(version), rows, notes)
+
+
+def _register(
+    pipeline: ModelTrainingPipeline,
+    workspace: Workspace,
+    run_id: str,
+    examples: Examples,
+    fitted: Fitted,
+    lineage: Lineage,
+) -> int:
+    """Add the version to the registry; gives its number."""
     schema = pipeline.input_schema()
-    registry = ModelRegistry.of(workspace)
-    version = registry.register(
+    version = ModelRegistry.of(workspace).register(
         pipeline.name,
         {MODEL_FILE: dump(fitted.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
         servable="tabular",
@@ -82,13 +113,14 @@ def train_and_register(
         metrics=fitted.metrics,
         parameters=pipeline.to_dict(),
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
-        lineage=Lineage(
-            {name: str(number) for name, number in chosen.versions.items()},
-            _definitions(pipeline),
-            code_state(workspace.settings.root),
-            made_of,
-        ),
+        lineage=lineage,
     )
+    return version.version
+
+
+def _promote(pipeline: ModelTrainingPipeline, workspace: Workspace, version: int, fitted: Fitted) -> str:
+    """Make the version the champion if it has to be; gives the verdict in words."""
+    registry = ModelRegistry.of(workspace)
     verdict = _verdict(pipeline.metrics[0], fitted)
     wins = verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name))
     tried = Deployments.of(workspace).tried(pipeline.name)
@@ -99,20 +131,8 @@ def train_and_register(
             # Their values are kept up for as long as this model answers; said first, so that a kill in between leaves
             # no champion whose values nobody keeps.
             FeatureStore(workspace).catalog.hold(pipeline.name, [group.online_spec() for group in pipeline.groups])
-        registry.promote(pipeline.name, version.version, why=verdict)
-    notes = {
-        "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
-        "version": version.version,
-        "verdict": verdict,
-        "trained_on": int(fitted.train.sum()),
-        "tested_on": int(fitted.test.sum()),
-    }
-    rows = {
-        "in": len(examples.target) + examples.skipped,
-        "out": len(examples.target),
-        "without label": examples.skipped,
-    }
-    return Outcome(str(version.version), rows, notes)
+        registry.promote(pipeline.name, version, why=verdict)
+    return verdict
 
 
 def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selection:
