@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from noria.training.fast import kernels
 
-MANY = 8
+MANY = 4
 """Rows from which QuickScorer is the faster way."""
 
 _NO_SETS = (np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.uint32))
@@ -121,7 +121,7 @@ def _nodes(trees: Trees, levels: list[tuple[Ints, Ints]]) -> tuple[NDArray[Any],
 
 
 def _bit_vectors(trees: Trees, levels: list[tuple[Ints, Ints]]) -> tuple[NDArray[Any], ...] | None:
-    """The comparisons by column and threshold with the leaves that each leaves over; None for trees over 64 leaves."""
+    """Each tree's comparisons with the leaves that each rules out when false; None for trees over 64 leaves."""
     leaves = (trees.left < 0).astype(np.int64)
     first, owner = np.zeros_like(leaves), np.zeros_like(leaves)
     for nodes, _ in reversed(levels):
@@ -136,16 +136,15 @@ def _bit_vectors(trees: Trees, levels: list[tuple[Ints, Ints]]) -> tuple[NDArray
         first[trees.right[inner]] = first[inner] + leaves[trees.left[inner]]
     reached = np.concatenate([nodes for nodes, _ in levels])
     inner = reached[trees.left[reached] >= 0]
-    inner = inner[np.lexsort((trees.threshold[inner], trees.columns[inner]))]
+    inner = inner[np.argsort(owner[inner], kind="stable")]
     ends = reached[trees.left[reached] < 0]
     ends = ends[np.lexsort((first[ends], owner[ends]))]
     struck = leaves[trees.left[inner]].astype(np.uint64)  # at most 63, so that the shift is defined
-    masks = ~(((np.uint64(1) << struck) - np.uint64(1)) << first[inner].astype(np.uint64))
-    columns = 2 * (trees.features + len(trees.sets[0]))
+    masks = ((np.uint64(1) << struck) - np.uint64(1)) << first[inner].astype(np.uint64)
     return (
-        np.searchsorted(trees.columns[inner], np.arange(columns + 1)),
+        np.searchsorted(owner[inner], np.arange(len(trees.roots) + 1)),
+        trees.columns[inner] * kernels.LANES,
         trees.threshold[inner],
-        owner[inner],
         masks,
         np.searchsorted(owner[ends], np.arange(len(trees.roots))),
         np.ascontiguousarray(trees.values[ends]),

@@ -8,7 +8,7 @@ while their nodes come from memory.
 All kernels live in this one file because numba's cache on disk notices a change of a kernel's own file only.
 """
 
-# mypy: allow-untyped-defs, disable-error-code="call-arg"
+# mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code="call-arg"
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 NODE = np.dtype([("threshold", "f8"), ("column", "i4"), ("step", "i4")])
@@ -31,10 +32,9 @@ BLOCK = 256
 """Rows that go through a tree while it is in the cache."""
 
 LANES = 16
-"""Rows that the bit vectors advance together."""
+"""Rows that a tree takes together."""
 
 _TINY = float(np.float32(1e-35))
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _NAN = math.nan
 
 
@@ -112,10 +112,17 @@ def _begin(out, start):
             out[r, k] = start[k]
 
 
-@kernel
-def _add(out, values, first, leaf):
-    for k in range(values.shape[1]):
-        out[first + k] += values[leaf, k]
+@numba.njit(inline="always")
+def _add(out, row, first, values, leaf):
+    """Add a leaf's values to a row's outputs from the first on.
+
+    Unsigned, since numba looks at each signed index whether it counts from the end; and most leaves have one value,
+    which needs no loop. Both together halve the time of a whole forest.
+    """
+    row, first, leaf, one = np.uint64(row), np.uint64(first), np.uint64(leaf), np.uint64(1)
+    out[row, first] += values[leaf, np.uint64(0)]
+    for k in range(one, np.uint64(values.shape[1])):
+        out[row, first + k] += values[leaf, k]
 
 
 @kernel
@@ -147,7 +154,7 @@ def walk(matrix, rules, zero_is_missing, set_features, set_starts, set_words, no
                     at[lane] = _next(flat, bases[lane], nodes, i)
                     moved |= at[lane] ^ i
             for lane in range(count):
-                _add(out[begin + row], values, targets[tree], at[lane])
+                _add(out, begin + row, targets[tree], values, at[lane])
                 row += 1
                 if row == rows:
                     row, tree = 0, tree + 1
@@ -164,18 +171,19 @@ def _lowest_bit(_, word):
 
 
 @intrinsic
-def _strike(_, bits, at, values, first, threshold, mask):
-    """Where a lane's value is not at most the threshold, `bits &= mask`; returns whether any lane's is not.
+def _rule_out(_, bits, lanes, columns, thresholds, masks, begin, end):
+    """Set `bits`, one word for each lane, to the leaves of a tree that its false comparisons rule out.
 
-    Written in LLVM's vectors because numba doesn't turn the loop over the lanes into them.
+    A comparison is false where a lane's value is not at most the threshold. Written in LLVM's vectors because numba
+    neither turns a loop over lanes into them nor keeps the lanes' words in registers for a whole tree.
     """
 
     def code(context, builder, signature, arguments):
         doubles, words = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(64), LANES)
 
-        def pointer(array: int, index: int, kind: Any) -> Any:
+        def pointer(array: int, index: Any) -> Any:
             data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
-            return builder.bitcast(builder.gep(data, [arguments[index]]), kind.as_pointer())
+            return builder.gep(data, [index])
 
         def everywhere(value: Any, kind: Any) -> Any:
             undefined = ir.Constant(kind, ir.Undefined)
@@ -183,29 +191,31 @@ def _strike(_, bits, at, values, first, threshold, mask):
             places = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
             return builder.shuffle_vector(one, undefined, places)
 
-        place = pointer(0, 1, words)
-        lanes = builder.load(pointer(2, 3, doubles), align=8)
-        above = builder.fcmp_unordered(">", lanes, everywhere(arguments[4], doubles))  # also where it is NaN
-        old = builder.load(place, align=8)
-        builder.store(builder.select(above, builder.and_(old, everywhere(arguments[5], words)), old), place, align=8)
-        flags = ir.IntType(LANES)
-        return builder.icmp_unsigned("!=", builder.bitcast(above, flags), ir.Constant(flags, 0))
+        none = ir.Constant(words, [0] * LANES)
+        found = cgutils.alloca_once_value(builder, none)
+        with cgutils.for_range_slice(builder, arguments[5], arguments[6], arguments[5].type(1)) as (i, _):
+            column = builder.bitcast(pointer(1, builder.load(pointer(2, i))), doubles.as_pointer())
+            values = builder.load(column, align=8)
+            threshold = everywhere(builder.load(pointer(3, i)), doubles)
+            mask = everywhere(builder.load(pointer(4, i)), words)
+            above = builder.fcmp_unordered(">", values, threshold)  # also where it is NaN
+            builder.store(builder.or_(builder.load(found), builder.select(above, mask, none)), found)
+        place = builder.bitcast(pointer(0, arguments[5].type(0)), words.as_pointer())
+        builder.store(builder.load(found), place, align=8)
+        return context.get_dummy_value()
 
-    return types.boolean(bits, types.int64, values, types.int64, types.float64, types.uint64), code
+    return types.void(bits, lanes, columns, thresholds, masks, types.int64, types.int64), code
 
 
 @kernel
 def score(
-    matrix, rules, zero_is_missing, set_features, set_starts, set_words, column_starts, thresholds, trees, masks,
+    matrix, rules, zero_is_missing, set_features, set_starts, set_words, tree_starts, places, thresholds, masks,
     bases, values, targets, start, out,
 ):  # fmt: skip
-    """The same as `walk`, by QuickScorer: all leaves that a false comparison rules out are struck off a bit vector.
-
-    Comparisons stand by column with rising thresholds, so that those after the first that is true are skipped.
-    """
+    """The same as `walk`, by QuickScorer: of a tree's leaves, the first that no false comparison rules out."""
     columns = 2 * (matrix.shape[1] + len(set_features))
     row, lanes = np.empty(columns), np.empty(columns * LANES)
-    bits = np.empty(len(bases) * LANES, np.uint64)
+    bits = np.empty(LANES, np.uint64)
     for begin in range(0, len(matrix), LANES):
         count = min(LANES, len(matrix) - begin)
         for lane in range(LANES):
@@ -214,17 +224,11 @@ def score(
                 return False
             for c in range(columns):
                 lanes[c * LANES + lane] = row[c]
-        for i in range(len(bits)):
-            bits[i] = _ALL
-        for c in range(columns):
-            for i in range(column_starts[c], column_starts[c + 1]):
-                if not _strike(bits, np.int64(trees[i]) * LANES, lanes, c * LANES, thresholds[i], masks[i]):
-                    break
         _begin(out[begin : begin + count], start)
         for t in range(len(bases)):
+            _rule_out(bits, lanes, places, thresholds, masks, tree_starts[t], tree_starts[t + 1])
             for lane in range(count):
-                leaf = bases[t] + np.int64(_lowest_bit(bits[t * LANES + lane]))
-                _add(out[begin + lane], values, targets[t], leaf)
+                _add(out, begin + lane, targets[t], values, np.uint64(bases[t]) + _lowest_bit(~bits[lane]))
     return True
 
 
