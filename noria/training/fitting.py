@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import DataError, Outcome, Progress, task
+from noria.core import DataError, NoProgress, Outcome, Progress, task
 from noria.features import FeatureStore
-from noria.pipelines import fit_steps, steps_to_dict
+from noria.pipelines import steps_to_dict
 from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import Estimator, dump, fresh_copy, scores
+from noria.training.estimator import dump, scores
 from noria.training.fast import predictor_of
-from noria.training.inputs import ModelInputs, to_matrix
+from noria.training.learner import Learned, Lesson, learn
 from noria.training.metrics import METRICS, check_metrics, judge
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Examples:
 class Fitted:
     """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which."""
 
-    estimator: Estimator
-    inputs: ModelInputs
+    learned: Learned
     metrics: dict[str, float]
     baseline: dict[str, float]
     train: NDArray[np.bool_]
@@ -62,8 +61,8 @@ def train_and_register(
         examples = join(pipeline, workspace, chosen)
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
-        fitted = fit(pipeline, examples, workspace.settings.run.seed)
-        predictor_of(fitted.estimator)  # compiles what a server would compile at its first start
+        fitted = fit(pipeline, examples, workspace.settings.run.seed, progress)
+        predictor_of(fitted.learned.estimator)  # compiles what a server would compile at its first start
     lineage = Lineage(
         {name: str(number) for name, number in chosen.versions.items()},
         _definitions(pipeline),
@@ -99,13 +98,13 @@ def _register(
     schema = pipeline.input_schema()
     version = ModelRegistry.of(workspace).register(
         pipeline.name,
-        {MODEL_FILE: dump(fitted.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
+        {MODEL_FILE: dump(fitted.learned.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
         servable="tabular",
         run_id=run_id,
         spec={
             "inputs": schema.to_dict(),
             "columns": list(pipeline.columns),
-            "steps": steps_to_dict(fitted.inputs.steps),
+            "steps": steps_to_dict(fitted.learned.inputs.steps),
             "groups": [group.online_spec().to_dict() for group in pipeline.groups],
             "entities": _entities(pipeline),
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
@@ -174,7 +173,7 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selectio
     return Examples(frame, frame.select(pipeline.input_schema().names), frame[TARGET].to_numpy(), times, skipped)
 
 
-def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int) -> Fitted:
+def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress: Progress | None = None) -> Fitted:
     """Fit steps and estimator on the training part, judge both on the test part.
 
     Raises:
@@ -187,16 +186,28 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int) -> Fitte
             f"model {pipeline.name!r}: all {len(truth)} training rows have the target {truth[0]!r}",
             hint="a model needs examples of at least two values; check the target and the split",
         )
-    fitted_steps, frame = fit_steps(pipeline.steps, examples.inputs.filter(pl.Series(train)))
-    if len(frame) != len(truth):
-        raise DataError("steps of a model may not drop rows", hint="drop them with steps of the source instead")
-    estimator = fresh_copy(pipeline.model)
-    estimator.fit(to_matrix(frame), truth)
-    inputs = ModelInputs(pipeline.input_schema(), tuple(fitted_steps))
-    matrix = inputs.matrix(examples.inputs.filter(pl.Series(test)))
+    learned = learn(pipeline.model, _lesson(pipeline, examples, train, seed, progress or NoProgress()))
+    estimator = learned.estimator
+    matrix = learned.inputs.matrix(examples.inputs.filter(pl.Series(test)))
     names = tuple(pipeline.metrics)
     metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
-    return Fitted(estimator, inputs, metrics, _baseline(names, truth, held_out), train, test)
+    return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
+
+
+def _lesson(
+    pipeline: ModelTrainingPipeline, examples: Examples, train: NDArray[np.bool_], seed: int, progress: Progress
+) -> Lesson:
+    everything = Lesson(
+        examples.inputs,
+        examples.target,
+        pipeline.input_schema(),
+        steps=pipeline.steps,
+        metric=pipeline.metrics[0],
+        seed=seed,
+        times=examples.times,
+        progress=progress,
+    )
+    return everything.part(train)
 
 
 def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:

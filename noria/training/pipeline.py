@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from noria.pipelines import Step
     from noria.training.estimator import Estimator
+    from noria.training.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelTrainingPipeline:
         target: what to predict: a column of the labels or an expression on them; rows where it is null are left out.
         features: the model's inputs: names of the labels' columns, feature groups, and on-demand features,
             whose inputs are columns of the labels.
-        model: anything with `fit` and `predict`.
+        model: anything with `fit` and `predict`, or a learner: what makes a model in its own way.
         steps: transformations, fitted on the training part only.
         split: which rows judge.
         metrics: names from `noria.training.METRICS`; the first one decides about promotion.
@@ -46,7 +47,7 @@ class ModelTrainingPipeline:
     labels: Source
     target: str | pl.Expr
     features: Sequence[str | FeatureGroup | OnDemand]
-    model: Estimator
+    model: Estimator | Learner
     steps: Sequence[Step] = ()
     split: Split = field(default_factory=TimeSplit)
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
@@ -121,6 +122,7 @@ class ModelTrainingPipeline:
 
     def to_dict(self) -> dict[str, Any]:
         from noria.training.estimator import definition
+        from noria.training.learner import Learner
 
         return {
             "kind": self.kind,
@@ -128,7 +130,7 @@ class ModelTrainingPipeline:
             "labels": self.labels.name,
             "target": self.target if isinstance(self.target, str) else expressions.definition(self.target),
             "features": [part if isinstance(part, str) else part.to_dict() for part in self.features],
-            "model": definition(self.model),
+            "model": self.model.to_dict() if isinstance(self.model, Learner) else definition(self.model),
             "steps": [step.to_dict() for step in self.steps],
             "split": self.split.to_dict(),
             "metrics": list(self.metrics),
