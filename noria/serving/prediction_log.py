@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -103,7 +104,12 @@ class PredictionLog:
 
 def _line(prediction: Prediction) -> bytes | None:
     """An entry's line; None where it is too long even without inputs and output."""
-    line = msgspec.json.encode(prediction, enc_hook=repr)
+    line = msgspec.json.encode(prediction, enc_hook=_written)
     if len(line) > MAX_LINE:
-        line = msgspec.json.encode(msgspec.structs.replace(prediction, inputs=None, output=None), enc_hook=repr)
+        line = msgspec.json.encode(msgspec.structs.replace(prediction, inputs=None, output=None), enc_hook=_written)
     return None if len(line) > MAX_LINE else line
+
+
+def _written(value: Any) -> Any:
+    """What stands for a request that is no JSON itself: its rows where it has them at hand, else how many."""
+    return value.to_builtins() if hasattr(value, "to_builtins") else repr(value)

@@ -44,7 +44,7 @@ class ModelInputs:
 
     def matrix_of_rows(self, rows: Sequence[Sequence[Any]]) -> Matrix:
         """The same as `matrix(frame(rows))`, to the bit; for a few rows without a dataframe, some 100 times faster."""
-        if self._is_plain:
+        if self.is_plain:
             matrix = np.array(rows, dtype=np.float64)  # None becomes NaN
             for column in self._short:
                 with np.errstate(over="ignore"):  # becomes infinite, as in a frame
@@ -68,7 +68,7 @@ class ModelInputs:
         return np.array(made, dtype=np.float64)
 
     @cached_property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether rows are numbers as the model reads them."""
         return not self.steps and all(field.is_number or field.dtype == "bool" for field in self.schema)
 

@@ -22,13 +22,25 @@ from noria.training.estimator import load as load_estimator
 from noria.training.fast import predictor_of
 from noria.training.inputs import Matrix, ModelInputs
 from noria.training.lookup import Lookup, attribute, plain
-from noria.training.tables import Table, check_names, checked_frame, convert_rows, length_of, plain_rows, stays_columns
+from noria.training.row_json import RowReader
+from noria.training.tables import (
+    Numbers,
+    Table,
+    check_names,
+    checked_frame,
+    convert_rows,
+    length_of,
+    plain_rows,
+    stays_columns,
+)
 
 if TYPE_CHECKING:
     from noria.serving.tabular import Column
 
 MAX_ROWS = 10_000
 """The most rows that one request may hold."""
+LONG_BODY = 16_384
+"""Bytes above which a body's rows are read without objects."""
 
 _KINDS = {"bool": bool, "str": str, "uuid": UUID, "date": date, "timestamp": datetime}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -82,6 +94,7 @@ class TabularServable:
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
+        self._reader = RowReader(inputs.schema) if inputs.is_plain and RowReader.reads(inputs.schema) else None
         self._predictor = predictor_of(estimator, self._known_rows())
 
     def _request_type(self) -> type[msgspec.Struct]:
@@ -99,6 +112,10 @@ class TabularServable:
         return Schema.of(_strictest(self._entities, own, *given))
 
     def decode(self, operation: str, body: bytes) -> Any:
+        if self._reader is not None and len(body) > LONG_BODY:
+            numbers = self._reader.read(body)
+            if numbers is not None and len(numbers) <= MAX_ROWS:
+                return Numbers(numbers, self.inputs)
         request: Any = decode(self._decoder, body)
         entities = request.entities if self._looks_up else None
         if (request.instances is None) == (entities is None):
@@ -174,7 +191,7 @@ class TabularServable:
     def _matrix(self, requests: Sequence[Any], reads: Sequence[list[Read] | None]) -> tuple[Matrix, list[int]]:
         """The rows of all requests, and where each request's end."""
         if len(requests) == 1 and isinstance(requests[0], Table):
-            return self._inputs.matrix(requests[0].frame), [len(requests[0])]
+            return requests[0].matrix(self._inputs), [len(requests[0])]
         looked_up: list[tuple[Any, ...]] = []
         if self._lookup is not None:
             asked = [place for place, request in enumerate(requests) if getattr(request, "entities", None) is not None]
@@ -186,7 +203,7 @@ class TabularServable:
         ends, before, taken = [], 0, 0
         for request in requests:
             if isinstance(request, Table):
-                parts += [*self._made(rows), self._inputs.matrix(request.frame)]
+                parts += [*self._made(rows), request.matrix(self._inputs)]
                 before, rows = before + len(rows) + len(request), []
             elif request.instances is not None:
                 rows += map(msgspec.structs.astuple, request.instances)
@@ -209,7 +226,7 @@ class TabularServable:
         """The registered example, by which the predictor is checked too."""
         if not self._example or "instances" not in self._example:
             return None
-        request = self.decode("predict", msgspec.json.encode(self._example))
+        request = decode(self._decoder, msgspec.json.encode(self._example))
         return self._made([msgspec.structs.astuple(row) for row in request.instances])[0]
 
     def warm_up(self) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 
 from noria.core import Field, RequestError, Schema, allowed
+from noria.core.schema import INTEGERS
 from noria.pipelines.dtypes import polars_type
-from noria.training.inputs import FEW
+from noria.training.inputs import FEW, Matrix, ModelInputs
 
 if TYPE_CHECKING:
     from noria.serving.tabular import Column
@@ -42,6 +43,36 @@ class Table:
 
     def __repr__(self) -> str:
         return f"{len(self)} rows of {', '.join(self.frame.columns)}"
+
+    def matrix(self, inputs: ModelInputs) -> Matrix:
+        """What the estimator gets."""
+        return inputs.matrix(self.frame)
+
+
+class Numbers(Table):
+    """Rows that have been read as the estimator gets them, without a frame."""
+
+    def __init__(self, numbers: Matrix, schema: Schema) -> None:
+        self._numbers, self._schema = numbers, schema
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} rows of {', '.join(self._schema.names)}"
+
+    def matrix(self, inputs: ModelInputs) -> Matrix:
+        return self._numbers
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The request as it came, for logs; missing values are NaN, which JSON writes as null."""
+        columns = [
+            [int(value) if value == value else value for value in column]
+            if field.dtype in INTEGERS
+            else column.tolist()
+            for field, column in zip(self._schema, self._numbers.T, strict=True)
+        ]
+        return {"instances": [dict(zip(self._schema.names, row, strict=True)) for row in zip(*columns, strict=True)]}
 
 
 def check_names(given: Collection[str], inputs: Mapping[str, Field], lookup: Mapping[str, Field]) -> bool:

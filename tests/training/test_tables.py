@@ -18,7 +18,7 @@ from noria.serving.tabular import check_tabular
 from noria.testing import ServableConformance
 from noria.training.inputs import FEW, ModelInputs
 from noria.training.servable import TabularServable
-from noria.training.tables import Table, checked_frame, convert_rows, plain_rows
+from noria.training.tables import Numbers, Table, checked_frame, convert_rows, plain_rows
 
 MANY = FEW + 20
 
@@ -184,3 +184,11 @@ def test_a_servable_says_what_it_reads_and_gives() -> None:
     assert regressor.outputs == {"predictions": "float64"}
     answer = regressor.answer("predict", [regressor.table({"short": np.array([2.0])})])[0]
     assert regressor.columns(answer) == {"predictions": pytest.approx([4.0])}
+
+
+def test_rows_read_as_numbers_are_logged_as_they_came() -> None:
+    schema = Schema.of({"a": "float64?", "b": "int16"})
+    request = Numbers(np.array([[1.5, 2.0], [np.nan, 3.0]]), schema)
+    written = msgspec.json.decode(msgspec.json.encode(request.to_builtins()))
+    assert written == {"instances": [{"a": 1.5, "b": 2}, {"a": None, "b": 3}]}
+    assert repr(request) == "2 rows of a, b"
