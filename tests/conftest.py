@@ -10,6 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Timing never fails a test: machines are shared.
+settings.register_profile("noria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noria")
 
 Noria = Callable[..., subprocess.CompletedProcess[str]]
 
