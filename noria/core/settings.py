@@ -31,7 +31,7 @@ class StorageSettings:
     """Offline tables (Delta Lake)."""
     online: str = field(default="lmdb://.noria/online", repr=False)  # it may have a password
     """The newest feature values, read by the server."""
-    records: str = "sqlite:///.noria/records.db"
+    records: str = field(default="sqlite:///.noria/records.db", repr=False)  # it may have one too
     """Registry, runs and audit trail."""
     blobs: str = "file://.noria/blobs"
     """Model files, addressed by their checksums."""

@@ -9,10 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from noria.core import Clock, ConflictError, NoriaError, NotFoundError, SystemClock, allowed, check_name, to_iso
+from noria.core import (
+    Clock,
+    ConfigError,
+    ConflictError,
+    NoriaError,
+    NotFoundError,
+    SystemClock,
+    allowed,
+    check_name,
+    to_iso,
+)
 from noria.registry.deployment import CHAMPION
 from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
-from noria.storage import ABSENT, BlobStore, FileBlobs, Put, Record, Records, Workspace, open_records
+from noria.storage import ABSENT, BlobStore, Put, Record, Records, Workspace, open_blobs, open_records
 
 _RETRIES = 100
 
@@ -45,13 +55,21 @@ class ModelRegistry:
     ) -> None:
         """Open a registry on stores, or on a URL; the model files then live beside the database."""
         if isinstance(records, str):
-            location = records.partition("://")[2].removeprefix("/") or records
-            blobs = blobs or Path(location).parent / "blobs"
+            scheme, _, rest = records.rpartition("://")
+            if scheme in ("", "sqlite"):
+                location = rest.removeprefix("/") if scheme else rest
+                blobs = blobs or Path(location).parent / "blobs"
+            if blobs is None:
+                raise ConfigError(
+                    f"a registry in {scheme}:// needs a place for the model files too",
+                    hint="name a folder or a blob store as the second argument",
+                    field="blobs",
+                )
             records = open_records(records)
         if blobs is None:
             raise TypeError("a registry on a records store needs a blob store too")
         self._records = records
-        self._blobs = FileBlobs(blobs) if isinstance(blobs, (str, Path)) else blobs
+        self._blobs = open_blobs(str(blobs)) if isinstance(blobs, (str, Path)) else blobs
         self._clock = clock or SystemClock()
 
     @staticmethod

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from noria.core import ConflictError
+
 ABSENT = 0
 """As an expected revision: the document must not exist yet."""
 
@@ -31,6 +33,14 @@ class Put:
     key: str
     data: dict[str, Any]
     expect: int | None = None
+
+
+def conflict(put: Put, revision: int) -> ConflictError:
+    """What a writer is told whose document isn't at the revision that it expected."""
+    return ConflictError(
+        f"{put.collection} {put.key!r} was changed by another process (revision {revision}, expected {put.expect})",
+        hint="read it again and repeat the change",
+    )
 
 
 class Records(Protocol):

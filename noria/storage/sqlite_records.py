@@ -5,21 +5,26 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from noria.core import ConflictError, StorageError
-from noria.storage.records import ABSENT, Put, Record
+from noria.core import StorageError
+from noria.storage.records import ABSENT, Put, Record, conflict
+from noria.storage.records_schema import missing
 
-_CREATE = """
-CREATE TABLE IF NOT EXISTS records (
-    collection TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (collection, key)
-) WITHOUT ROWID
-"""
+STEPS = (
+    # `IF NOT EXISTS`, for the first files were made before their schema had a number.
+    """
+    CREATE TABLE IF NOT EXISTS records (
+        collection TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (collection, key)
+    ) WITHOUT ROWID
+    """,
+)
+"""What makes each version of the schema of the one before; see `records_schema`."""
 _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's commit."""
 
@@ -67,7 +72,17 @@ class SqliteRecords:
                     raise
                 time.sleep(0.01)
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(_CREATE)
+        if self._missing():
+            self._transaction(self._migrate)
+
+    def _missing(self) -> Sequence[str]:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return missing(version, STEPS, f"the records store {self._path}")
+
+    def _migrate(self) -> None:
+        for step in self._missing():  # asked again, under the lock: another process may have done it
+            self._connection.execute(step)
+        self._connection.execute(f"PRAGMA user_version = {len(STEPS)}")
 
     def get(self, collection: str, key: str) -> Record | None:
         def read() -> Record | None:
@@ -92,17 +107,20 @@ class SqliteRecords:
 
     def commit(self, *changes: Put) -> None:
         def write() -> None:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                for change in changes:
-                    self._put(change)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            for change in changes:
+                self._put(change)
 
-        self._run(write)
+        self._run(lambda: self._transaction(write))
+
+    def _transaction(self, work: Callable[[], None]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            work()
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
     def _put(self, change: Put) -> None:
         row = self._connection.execute(
@@ -110,11 +128,7 @@ class SqliteRecords:
         ).fetchone()
         revision = row[0] if row else ABSENT
         if change.expect is not None and change.expect != revision:
-            raise ConflictError(
-                f"{change.collection} {change.key!r} was changed by another process "
-                f"(revision {revision}, expected {change.expect})",
-                hint="read it again and repeat the change",
-            )
+            raise conflict(change, revision)
         self._connection.execute(
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
             (change.collection, change.key, revision + 1, msgspec.json.encode(change.data)),

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ELSEWHERE = {"tables": ("s3",), "blobs": ("s3",), "online": ("redis", "rediss", "unix"), "log": ("kafka",)}
+_ELSEWHERE = {
+    "tables": ("s3",),
+    "blobs": ("s3",),
+    "online": ("redis", "rediss", "unix"),
+    "records": ("postgresql",),
+    "log": ("kafka",),
+}
 """Schemes whose URLs name no path on this machine."""
 
 
@@ -66,7 +72,11 @@ def open_online(url: str, root: Path | str = ".", *, impatient: bool = False) ->
 
 
 def open_records(url: str, root: Path | str = ".", *, make: bool = True) -> Records:
-    """The records store at `url` (`sqlite://`); one that isn't there is made, or else a `StorageError`."""
+    """The records store at `url` (`sqlite://`, `postgresql://`); one that isn't there is made, or a `StorageError`."""
+    if url.partition("://")[0] in ("postgresql", "postgres"):
+        from noria.storage.postgresql_records import PostgresqlRecords
+
+        return PostgresqlRecords(url, make=make)
 
     def sqlite(file: Path) -> Records:
         from noria.storage.sqlite_records import SqliteRecords
@@ -112,21 +122,21 @@ def _open(part: str, url: str, root: Path | str, default: str, backends: dict[st
         scheme, rest = default, url
     if scheme not in backends:
         raise ConfigError(
-            f"storage.{part} = {_shown(url)!r}: there is no backend for {scheme}://",
+            f"storage.{part} = {shown(url)!r}: there is no backend for {scheme}://",
             hint=allowed([f"{s}://" for s in (*backends, *_ELSEWHERE.get(part, ()))], f"{scheme}://"),
             field=f"storage.{part}",
         )
     if scheme == "sqlite" and separator:
         rest = rest.removeprefix("/")
     if not rest:
-        raise ConfigError(f"storage.{part} = {_shown(url)!r} names no path", field=f"storage.{part}")
+        raise ConfigError(f"storage.{part} = {shown(url)!r} names no path", field=f"storage.{part}")
     return backends[scheme](Path(root) / rest)
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without what may be secret: a user with a password, and options.
 
-    >>> _shown("kafkas://me:p@ss@host:9092?sasl.password=x")
+    >>> shown("kafkas://me:p@ss@host:9092?sasl.password=x")
     'kafkas://***@host:9092?***'
     """
     return re.sub(r"(?s)(?<=\?).*", "***", re.sub(r"(?s)://.*@", "://***@", url))

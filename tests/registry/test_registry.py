@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noria.core import IntegrityError, NotFoundError
+from noria.core import ConfigError, IntegrityError, NotFoundError
 from noria.registry import ModelRegistry
 
 
@@ -92,3 +92,12 @@ def test_concurrent_processes_lose_nothing(tmp_path: Path) -> None:
     assert [p.wait() for p in processes] == [0, 0, 0]
     registry = ModelRegistry(f"sqlite:///{tmp_path}/registry.db")
     assert sorted(v.version for v in registry.versions("late")) == list(range(1, 31))
+
+
+def test_a_registry_in_a_database_names_where_its_files_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a place for the model files") as caught:
+        ModelRegistry("postgresql://me:secret@nowhere/x")
+    assert "secret" not in str(caught.value)
+    registry = ModelRegistry(f"sqlite:///{tmp_path}/r.db", f"file://{tmp_path}/elsewhere")
+    register(registry, "a")
+    assert (tmp_path / "elsewhere").is_dir()
