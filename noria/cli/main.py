@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import noria
 from noria.cli.deployment_words import add_deployments
+from noria.cli.registry_gc import add_gc
 from noria.cli.server_words import add_servers
 from noria.core.errors import NoriaError
 
@@ -208,6 +209,7 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     rollback = _add(actions, "rollback", "models:rollback", "go back to the champion before", project)
     rollback.add_argument("name", metavar="MODEL")
     rollback.add_argument("--why", default="", help="the reason, for the audit trail")
+    add_gc(actions, project, _add)
     recommend = _add(commands, "recommend", "models:recommend", "show a user's recommendations", project)
     recommend.add_argument("user", help="the user's id")
     recommend.add_argument("-k", type=int, default=10, help="how many (default: 10)")

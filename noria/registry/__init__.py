@@ -8,6 +8,7 @@ experiment, a shadow.
 """
 
 from noria.registry.code import code_state
+from noria.registry.collect import Collected, collect
 from noria.registry.deployment import CHAMPION, Deployment, Judging, Reward, Variant
 from noria.registry.deployments import Deployments
 from noria.registry.registry import AuditEntry, ModelRegistry
@@ -16,6 +17,7 @@ from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
 __all__ = [
     "CHAMPION",
     "AuditEntry",
+    "Collected",
     "Deployment",
     "Deployments",
     "Judging",
@@ -26,5 +28,6 @@ __all__ = [
     "Signature",
     "Variant",
     "code_state",
+    "collect",
     "parse_label",
 ]

@@ -13,6 +13,7 @@ from noria.core import (
     Clock,
     ConfigError,
     ConflictError,
+    IntegrityError,
     NoriaError,
     NotFoundError,
     SystemClock,
@@ -22,9 +23,10 @@ from noria.core import (
 )
 from noria.registry.deployment import CHAMPION
 from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
-from noria.storage import ABSENT, BlobStore, Put, Record, Records, Workspace, open_blobs, open_records
+from noria.storage import ABSENT, Blob, BlobStore, Put, Record, Records, Workspace, open_blobs, open_records
 
-_RETRIES = 100
+_RETRIES = 1_000
+"""Of one registration, when others come first: each time one of them gets a number."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ModelRegistry:
     def register(
         self,
         name: str,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         *,
         servable: str,
         run_id: str,
@@ -93,7 +95,12 @@ class ModelRegistry:
     ) -> ModelVersion:
         """Add the next version of a model; it is visible whole or not at all.
 
-        Registering twice under one `run_id` registers once and returns the same version.
+        Registering twice under one `run_id` registers once and returns the same version. Large files are given as
+        paths: they are copied block by block.
+
+        Raises:
+            NotFoundError: a file isn't there.
+            StorageError: it can't be written; nothing of the version is visible.
         """
         check_name(name, "model")
         draft = ModelVersion(
@@ -208,19 +215,29 @@ class ModelRegistry:
         """Every model's name with its aliases."""
         return {record.key: dict(record.data["aliases"]) for record in self._records.list("models")}
 
-    def versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, the newest first."""
+    def versions(self, name: str, *, limit: int | None = None) -> list[ModelVersion]:
+        """The versions of a model, the newest first; all of them, or the newest `limit`."""
         self._model(name)
-        found = self._records.list("versions", f"{name}@", newest_first=True)
+        found = self._records.list("versions", f"{name}@", newest_first=True, limit=limit)
         return [ModelVersion.from_dict(record.data) for record in found]
 
     def files(self, version: ModelVersion) -> dict[str, Path]:
         """The version's files on the local disk, their checksums verified.
 
         Raises:
-            IntegrityError: a file is not what was registered.
+            IntegrityError: a file is not what was registered, or is gone.
         """
-        return {file: self._blobs.path(blob.digest) for file, blob in version.files.items()}
+        return {file: self._file(version, file, blob) for file, blob in version.files.items()}
+
+    def _file(self, version: ModelVersion, file: str, blob: Blob) -> Path:
+        try:
+            return self._blobs.path(blob.digest)
+        except (NotFoundError, IntegrityError) as error:
+            raise IntegrityError(
+                f"{version.label} can't be loaded, for its file {file} ({blob.size:,} bytes) is not what was "
+                f"registered: {error.message}",
+                hint=error.hint or "restore the file from a backup, or train and register the model again",
+            ) from error
 
     def damage(self, name: str, number: int) -> str:
         """What is wrong with a version's record or files; empty when nothing is."""
@@ -229,6 +246,28 @@ class ModelRegistry:
         except NoriaError as error:
             return error.message
         return ""
+
+    @property
+    def blobs(self) -> BlobStore:
+        """Where the versions' files are."""
+        return self._blobs
+
+    def references(self) -> frozenset[str]:
+        """The digests of every file of every version.
+
+        Raises:
+            IntegrityError: a version's record doesn't tell its files.
+        """
+        found: set[str] = set()
+        for record in self._records.list("versions"):
+            try:
+                found.update(file["digest"] for file in record.data["files"].values())
+            except (KeyError, TypeError, AttributeError) as error:
+                raise IntegrityError(
+                    f"the record of version {record.key} is damaged: nobody can tell which files it has",
+                    hint="restore the records from a backup",
+                ) from error
+        return frozenset(found)
 
     def audit(self, name: str | None = None) -> list[AuditEntry]:
         """Everything that was done to a model (or to all), the newest first."""

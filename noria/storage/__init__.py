@@ -6,7 +6,8 @@ frames, packed bytes or plain JSON documents, and leaves the same way; no other 
 A `Workspace` is one project's stores, opened together. The event log has its place here and no code yet.
 """
 
-from noria.storage.blobs import Blob, BlobStore, FileBlobs
+from noria.storage.blobs import Blob, BlobStore, Stored
+from noria.storage.file_blobs import FileBlobs
 from noria.storage.online import OnlineStore, OnlineValue
 from noria.storage.records import ABSENT, Put, Record, Records
 from noria.storage.urls import open_blobs, open_online, open_records, open_table
@@ -23,6 +24,7 @@ __all__ = [
     "Record",
     "Records",
     "Runnable",
+    "Stored",
     "Workspace",
     "open_blobs",
     "open_online",

@@ -35,11 +35,15 @@ _VARIABLES = {
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object: its URL, its size in bytes, and a version that changes with its content."""
+    """An object: its URL, its size in bytes, a version that changes with its content, and when it was written.
+
+    The time is in microseconds since 1970, by the server's clock; most servers tell whole seconds.
+    """
 
     url: str
     size: int
     version: str
+    written: int
 
 
 def options(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -90,13 +94,36 @@ def get(url: str) -> bytes:
 
 def exists(url: str) -> bool:
     """Whether there is such an object."""
-    bucket, key = split(url)
     try:
-        with _errors(url):
-            _library().head(_store(bucket), key)
+        info(url)
     except NotFoundError:
         return False
     return True
+
+
+def put_blocks(url: str, blocks: Iterator[bytes]) -> None:
+    """Write an object that comes in blocks: the whole of it, or nothing if the iterator raises."""
+    bucket, key = split(url)
+    with _errors(url):
+        _library().put(_store(bucket), key, blocks)
+
+
+def delete(url: str) -> None:
+    """Delete an object, if there is one."""
+    bucket, key = split(url)
+    with _errors(url):
+        _library().delete(_store(bucket), key)
+
+
+def info(url: str) -> ObjectInfo:
+    """What is known of an object.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    bucket, key = split(url)
+    with _errors(url):
+        return _info(bucket, _library().head(_store(bucket), key))
 
 
 def listing(pattern: str, environ: Mapping[str, str] | None = None) -> list[ObjectInfo]:
@@ -115,11 +142,7 @@ def listing(pattern: str, environ: Mapping[str, str] | None = None) -> list[Obje
         else:
             found = [one for page in _library().list(store, fixed.rpartition("/")[0] or None) for one in page]
     return sorted(
-        (
-            ObjectInfo(f"s3://{bucket}/{one['path']}", int(one["size"]), str(one.get("e_tag") or one["last_modified"]))
-            for one in found
-            if fixed == key or matches.fullmatch(one["path"])
-        ),
+        (_info(bucket, one) for one in found if fixed == key or matches.fullmatch(one["path"])),
         key=lambda one: one.url,
     )
 
@@ -199,6 +222,13 @@ def _read(url: str, start: int, length: int, tag: str | None = None) -> tuple[by
     with _errors(url):
         found = _library().get(_store(bucket), key, options=wanted)
         return bytes(found.bytes()), found.meta
+
+
+def _info(bucket: str, meta: Any) -> ObjectInfo:
+    written = meta["last_modified"]
+    version = str(meta.get("e_tag") or written)
+    url = f"s3://{bucket}/{meta['path']}"
+    return ObjectInfo(url, int(meta["size"]), version, int(written.timestamp() * 1_000_000))
 
 
 def _expression(key: str) -> re.Pattern[str]:

@@ -94,7 +94,7 @@ def open_blobs(url: str, root: Path | str = ".") -> BlobStore:
         return S3Blobs(url, Path(root) / ".noria" / "cache" / "blobs")
 
     def files(folder: Path) -> BlobStore:
-        from noria.storage.blobs import FileBlobs
+        from noria.storage.file_blobs import FileBlobs
 
         return FileBlobs(folder)
 

@@ -247,3 +247,39 @@ def test_a_dead_server_is_named_with_what_to_check(prefix: str, monkeypatch: pyt
     with pytest.raises(StorageError, match="can't be reached") as caught:
         s3.get(f"{prefix}/x")
     assert "AWS_ENDPOINT_URL" in caught.value.hint
+
+
+def test_a_file_that_changes_while_it_is_stored_is_refused(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noria.storage import s3_blobs
+
+    store, file = open_blobs(prefix, tmp_path), tmp_path / "file"
+    for size in (10, 12 << 20):  # in one request, and in several
+        file.write_bytes(b"x" * size)
+        read = s3_blobs._blob
+
+        def changed(blocks: Iterator[bytes], read=read, size=size):
+            found = read(blocks)
+            file.write_bytes(b"y" * size)
+            return found
+
+        monkeypatch.setattr(s3_blobs, "_blob", changed)
+        with pytest.raises(IntegrityError, match="changed while it was stored"):
+            store.write(file)
+        monkeypatch.undo()
+        assert list(store.stored()) == []
+
+
+def test_only_blobs_are_listed_and_halves_of_the_cache(prefix: str, tmp_path: Path) -> None:
+    store = open_blobs(prefix, tmp_path)
+    blob = store.write(b"abc")
+    store.path(blob.digest)
+    s3.put(f"{prefix}/backup/2026/{blob.digest}", b"another's")
+    s3.put(f"{prefix}/x{blob.digest[:2]}/{blob.digest[2:]}", b"another's")
+    half = tmp_path / ".noria" / "cache" / "blobs" / ".writing-x"
+    half.write_bytes(b"12345")
+    found = sorted(store.stored(), key=lambda one: one.digest)
+    assert [(one.digest, one.size) for one in found] == [("", 5), (blob.digest, 3)]
+    assert store.remove(found[0])
+    assert not half.exists()
