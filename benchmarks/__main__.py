@@ -10,7 +10,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, features, http, install, predictors, serving, startup, steps, streams, turn, visible
+from benchmarks import (
+    batch,
+    features,
+    http,
+    install,
+    predictors,
+    registry,
+    serving,
+    startup,
+    steps,
+    streams,
+    turn,
+    visible,
+)
 
 ALL = {
     "startup": startup.run,
@@ -19,6 +32,7 @@ ALL = {
     "batch": batch.run,
     "steps": steps.run,
     "predictors": predictors.run,
+    "registry": registry.run,
     "streams": streams.run,
     "visible": visible.run,
     "features": features.run,

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from noria.core import IntegrityError, NotFoundError, StorageError
 from noria.storage.blobs import BLOCK, Blob, Stored
 
-_LARGE = 1 << 20
+_AHEAD = 8
+"""Blocks that may be written and not yet hashed: on a busy machine each turn of another thread has to be waited for."""
 _WRITING = ".writing-"
 _REMOVING = ".removing-"
 _FOLDER = re.compile(r"[0-9a-f]{2}")
@@ -31,7 +33,9 @@ class FileBlobs:
         if isinstance(data, Path):
             return self.write_blocks(blocks_of(data))
         digest = hashlib.sha256(data).hexdigest()
-        return Blob(digest, len(data)) if self._renewed(digest) else self.write_blocks([data])
+        if self._renewed(digest):
+            return Blob(digest, len(data))
+        return self.write_blocks(data[at : at + BLOCK] for at in range(0, len(data), BLOCK))
 
     def write_blocks(self, blocks: Iterable[bytes], wanted: str | None = None) -> Blob:
         """Store what comes in blocks; if a digest is `wanted` and they have another one, store nothing.
@@ -161,15 +165,15 @@ def _copied(blocks: Iterable[bytes], stream: Any) -> Blob:
     from concurrent.futures import Future, ThreadPoolExecutor  # not when the package loads
 
     digest, size = hashlib.sha256(), 0
-    pending: Future[None] | None = None
+    pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as hashing:
         for block in blocks:
-            if pending is not None:
-                pending.result()
-            if len(block) < _LARGE:
-                digest.update(block)
+            if len(block) == BLOCK or pending:
+                pending.append(hashing.submit(digest.update, block))
             else:
-                pending = hashing.submit(digest.update, block)
+                digest.update(block)
+            if len(pending) > _AHEAD:
+                pending.popleft().result()
             stream.write(block)
             size += len(block)
     stream.flush()

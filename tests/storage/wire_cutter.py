@@ -18,6 +18,8 @@ class WireCutter:
         self._deliver = False
         self._for_ever = False
         self._cut_for_good = False
+        self._passes = threading.Event()
+        self._passes.set()
         self._threads: list[threading.Thread] = []
         self._ends: list[socket.socket] = []
         self.cuts = 0
@@ -30,6 +32,21 @@ class WireCutter:
         """Cut the next connection over which a client says this word; if `deliver`, the server still hears it."""
         self._word, self._deliver, self._for_ever = word, deliver, for_ever
 
+    def down(self) -> None:
+        """Cut every connection and take no new one."""
+        self._cut_for_good = True
+        for end in list(self._ends):
+            _end(end)
+
+    def hold(self) -> None:
+        """Pass nothing on, as a machine that hangs."""
+        self._passes.clear()
+
+    def up(self) -> None:
+        """Take connections again, and pass on what comes."""
+        self._cut_for_good = False
+        self._passes.set()
+
     def __enter__(self) -> WireCutter:
         self._start(self._accept)
         return self
@@ -37,6 +54,7 @@ class WireCutter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._passes.set()
         for end in (self._listener, *self._ends):
             _end(end)  # `close` alone doesn't wake a thread that waits
         for thread in self._threads:
@@ -65,6 +83,7 @@ class WireCutter:
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         while data := _received(client):
+            self._passes.wait()
             if self._word and self._word in data:
                 self._word = b""
                 self._cut_for_good = self._for_ever
@@ -77,7 +96,10 @@ class WireCutter:
                 else:
                     _end(server)
                 return
-            server.sendall(data)
+            try:
+                server.sendall(data)
+            except OSError:
+                break
         _end(server)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
