@@ -23,11 +23,11 @@ soak: $(VENV)/.dev servers
 # tests skip.
 servers:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -x /usr/sbin/mariadbd ] \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -x /usr/sbin/mariadbd ] && [ -x /usr/sbin/pgbouncer ] \
 	    && [ -x /usr/bin/wrk ] && [ -x /usr/bin/h2load ] && [ -x /usr/bin/curl ] && [ -x /usr/bin/openssl ] || { \
-	    echo "Installing PostgreSQL, MariaDB and HTTP clients for the tests"; \
+	    echo "Installing PostgreSQL, PgBouncer, MariaDB and HTTP clients for the tests"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	      postgresql mariadb-server curl wrk nghttp2-client openssl >/dev/null 2>&1 || echo "they can't be installed: their tests will skip"; }; \
+	      postgresql pgbouncer mariadb-server curl wrk nghttp2-client openssl >/dev/null 2>&1 || echo "they can't be installed: their tests will skip"; }; \
 	fi
 
 check: $(VENV)/.dev

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from databases import Server, postgresql
-from real_servers import free_port
+from databases import PASSWORD, Server, postgresql
+from real_servers import free_port, running
 from wire_cutter import WireCutter
 
 from noria.core import ConfigError, ConflictError, StorageError
@@ -310,3 +313,43 @@ def test_the_server_dies_and_comes_back(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="can't be used"):
             records.commit(Put("c", "k", {"n": 2}))
         records.close()
+
+
+@contextmanager
+def pooler(server: Server, folder: Path) -> Iterator[int]:
+    """PgBouncer, which gives every transaction any of two connections; yields its port."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("no PgBouncer: apt-get install -y pgbouncer")
+    port = free_port()
+    (folder / "users.txt").write_text(f'"noria" "{PASSWORD}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\nshop = host=127.0.0.1 port={server.port} dbname=shop\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nauth_type = scram-sha-256\nauth_file = {folder}/users.txt\npool_mode = transaction\n"
+        "default_pool_size = 2\nunix_socket_dir =\n"
+    )
+    words = [program, "-q", str(folder / "pgbouncer.ini")]
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+        words = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *words]
+    with running(words, port):
+        yield port
+
+
+def test_behind_a_pooler_that_mixes_connections(server: Server) -> None:
+    with tempfile.TemporaryDirectory() as name, pooler(server, Path(name)) as port:
+        stores = [open_records(server.url_of(port=port)) for _ in range(3)]
+
+        def work(number: int) -> None:
+            for turn in range(10):
+                stores[number % 3].commit(Put("pooled", f"{number}-{turn}", {}, ABSENT))
+                assert stores[turn % 3].get("pooled", f"{number}-{turn}") is not None
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(stores[0].list("pooled")) == 90
+        for store in stores:
+            store.close()
