@@ -123,14 +123,7 @@ class PostgresqlRecords:
 
     def __init__(self, url: str, *, make: bool = True) -> None:
         self._name = f"the records store {shown(url)}"
-        try:
-            self._parts: dict[str, Any] = {**_OPTIONS, **conninfo_to_dict(url)}
-        except psycopg.Error:  # its words have the URL, and so the password
-            raise ConfigError(
-                f"storage.records = {shown(url)!r} is not a database's address",
-                hint="postgresql://user:password@host:port/database, with %40 for an @ in the password",
-                field="storage.records",
-            ) from None
+        self._parts = {**_OPTIONS, **_parts(url)}
         self._lines = Lines(self._connect, self._name)
         try:
             self._run(lambda line: self._prepare(line.connection, make))
@@ -251,6 +244,22 @@ _WORDS = {
     "does not exist": _HINTS["3D"],
     "NUL": "keys and documents of records can't have this character",
 }
+
+
+def _parts(url: str) -> dict[str, Any]:
+    """What libpq reads in the URL; its own complaints would tell parts of a password that isn't escaped."""
+    try:
+        found: dict[str, Any] = conninfo_to_dict(url)
+    except psycopg.Error:
+        found = {"port": "?"}
+    port, places = str(found.get("port", "")), f"{found.get('host', '')}{found.get('dbname', '')}"
+    if "@" in places or (port and not port.replace(",", "0").isdigit()):
+        raise ConfigError(
+            f"storage.records = {shown(url)!r} is not a database's address",
+            hint="postgresql://user:password@host:port/database; in the password write %40 for @, %2F for /, %3A for :",
+            field="storage.records",
+        )
+    return found
 
 
 def _statement(put: Put) -> tuple[str, tuple[Any, ...]]:

@@ -79,7 +79,7 @@ class S3Blobs:
     def remove(self, stored: Stored) -> bool:
         if not stored.digest:
             return self._cache.remove(stored)
-        try:
+        try:  # S3 has no way to do both at once: who writes it between these two requests would have to write it again
             if s3.info(stored.place).written > stored.written:
                 return False
             s3.delete(stored.place)

@@ -23,6 +23,7 @@ def register(registry: ModelRegistry, run_id: str, data: bytes = b"model") -> in
 def test_versions_are_numbered_and_registration_is_idempotent(registry: ModelRegistry) -> None:
     assert [register(registry, "a"), register(registry, "b"), register(registry, "a")] == [1, 2, 1]
     assert [v.version for v in registry.versions("late")] == [2, 1]
+    assert [v.version for v in registry.versions("late", limit=1)] == [2]
 
 
 def test_what_was_registered_is_read_back(registry: ModelRegistry) -> None:
