@@ -112,10 +112,10 @@ def test_registrations_in_a_database_are_killed_at_random_instants(tmp_path: Pat
 def test_registrations_are_killed_for_a_long_time(backend: str, tmp_path: Path) -> None:
     if backend == "sqlite":
         url = f"sqlite:///{tmp_path}/r.db"
-        versions = campaign(url, tmp_path, 300, 3)
+        versions = campaign(url, tmp_path, 200, 3)
         check_collected(url, tmp_path)
     else:
         with postgresql() as own:
-            versions = campaign(own.url, tmp_path, 300, 4)
+            versions = campaign(own.url, tmp_path, 200, 4)
             check_collected(own.url, tmp_path)
-    print(f"{backend}: 300 kills, {versions} versions")
+    print(f"{backend}: 200 kills, {versions} versions")
