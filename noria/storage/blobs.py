@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-BLOCK = 1 << 20
-"""Bytes that are copied at once. Four times as many took three to ten times as long: they don't fit into the cache."""
+BLOCK = 1 << 19
+"""Bytes that are copied and hashed at once: they stay in the processor's cache between the two, and 4 MB don't."""
 
 
 @dataclass(frozen=True)

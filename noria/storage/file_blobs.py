@@ -6,17 +6,16 @@ import hashlib
 import os
 import re
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from noria.core import IntegrityError, NotFoundError, StorageError
 from noria.storage.blobs import BLOCK, Blob, Stored
 
-_AHEAD = 8
-"""Blocks that may be written and not yet hashed: on a busy machine each turn of another thread has to be waited for."""
+Buffer: TypeAlias = bytes | memoryview
+
 _WRITING = ".writing-"
 _REMOVING = ".removing-"
 _FOLDER = re.compile(r"[0-9a-f]{2}")
@@ -35,9 +34,10 @@ class FileBlobs:
         digest = hashlib.sha256(data).hexdigest()
         if self._renewed(digest):
             return Blob(digest, len(data))
-        return self.write_blocks(data[at : at + BLOCK] for at in range(0, len(data), BLOCK))
+        whole = memoryview(data)
+        return self.write_blocks(whole[at : at + BLOCK] for at in range(0, len(data), BLOCK))
 
-    def write_blocks(self, blocks: Iterable[bytes], wanted: str | None = None) -> Blob:
+    def write_blocks(self, blocks: Iterable[Buffer], wanted: str | None = None) -> Blob:
         """Store what comes in blocks; if a digest is `wanted` and they have another one, store nothing.
 
         Raises:
@@ -137,17 +137,18 @@ class FileBlobs:
             raise _cant(what, self._folder, error) from error
 
 
-def blocks_of(file: Path) -> Iterator[bytes]:
-    """A file's bytes, one block after the other.
+def blocks_of(file: Path) -> Iterator[memoryview]:
+    """A file's bytes, one block after the other; each is good until the next one is asked for.
 
     Raises:
         NotFoundError: there is no such file.
         StorageError: it can't be read.
     """
     try:
-        with file.open("rb") as stream:
-            while block := stream.read(BLOCK):
-                yield block
+        block = memoryview(bytearray(BLOCK))
+        with file.open("rb", buffering=0) as stream:
+            while size := stream.readinto(block):
+                yield block[:size]
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {file}", hint="was it written, and is the path right?") from None
     except OSError as error:
@@ -157,25 +158,16 @@ def blocks_of(file: Path) -> Iterator[bytes]:
 _MEND = "restore the file from a backup, or train and register the model again"
 
 
-def _copied(blocks: Iterable[bytes], stream: Any) -> Blob:
+def _copied(blocks: Iterable[Buffer], stream: Any) -> Blob:
     """Write the blocks; what is written is what is hashed, whatever becomes of where it came from.
 
-    A second thread hashes large ones meanwhile: both wait for the machine, not for Python.
+    In one thread: a second one that hashes made it take up to twice as long where the cores are busy.
     """
-    from concurrent.futures import Future, ThreadPoolExecutor  # not when the package loads
-
     digest, size = hashlib.sha256(), 0
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as hashing:
-        for block in blocks:
-            if len(block) == BLOCK or pending:
-                pending.append(hashing.submit(digest.update, block))
-            else:
-                digest.update(block)
-            if len(pending) > _AHEAD:
-                pending.popleft().result()
-            stream.write(block)
-            size += len(block)
+    for block in blocks:
+        digest.update(block)
+        stream.write(block)
+        size += len(block)
     stream.flush()
     return Blob(digest.hexdigest(), size)
 

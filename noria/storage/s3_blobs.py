@@ -44,7 +44,7 @@ class S3Blobs:
             sent = hashlib.sha256()
             for block in blocks_of(file):
                 sent.update(block)
-                yield block
+                yield bytes(block)
             if sent.hexdigest() != blob.digest:
                 raise IntegrityError(f"{file} changed while it was stored", hint="try again when it is finished")
 
@@ -110,7 +110,7 @@ class S3Blobs:
         return f"{self._url}/{digest[:2]}/{digest[2:]}"
 
 
-def _blob(blocks: Iterator[bytes]) -> Blob:
+def _blob(blocks: Iterator[memoryview]) -> Blob:
     digest, size = hashlib.sha256(), 0
     for block in blocks:
         digest.update(block)
