@@ -16,9 +16,6 @@ from noria.core import ConfigError, DataError, MissingExtraError, fingerprint
 if TYPE_CHECKING:
     import torch
 
-_BLOCK = 64
-"""Rows that are predicted at once, whatever their number: so that a row's bits don't depend on the rows beside it."""
-
 Make = Callable[[int, int], Any]
 
 
@@ -253,12 +250,11 @@ class TorchModule:
     def _raw(self, matrix: Any) -> NDArray[np.float32]:
         torch = _torch()
         with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(matrix, np.float32)
-        padded = np.zeros((-len(rows) % _BLOCK + len(rows), rows.shape[1]), np.float32)
-        padded[: len(rows)] = rows
+            rows = torch.from_numpy(np.ascontiguousarray(matrix, np.float32))
         with torch.inference_mode():
-            parts = [self.module_(block).numpy() for block in torch.from_numpy(padded).split(_BLOCK)]
-        return np.concatenate(parts)[: len(rows)]
+            # One by one: products of many rows differ in their last bits by where a row stands among them.
+            parts = [self.module_(row).numpy() for row in rows.split(1)]
+        return np.concatenate(parts)
 
 
 def _torch() -> Any:
