@@ -33,8 +33,8 @@ class Leakage:
     """What was found.
 
     Attributes:
-        features: how well each feature alone predicts the target: AUC for two classes, R² for numbers, for more classes
-            the share of wrong guesses that it saves; only those of at least `GIVEAWAY`.
+        features: how well each feature alone predicts the target: AUC for two classes, R² of the ranks for numbers,
+            for more classes the share of wrong guesses that it saves; only those of at least `GIVEAWAY`.
         shared_entities: the share of test rows whose entity has training rows too; None without entities.
         future: the share of test rows than which some training row is newer; None without event times.
         copies: the share of test rows that stand, input by input and with their target, in the training part.
@@ -150,9 +150,9 @@ def giveaways(inputs: pl.DataFrame, target: NDArray[Any], train: NDArray[np.bool
 
 
 def _aims(truth: NDArray[Any]) -> NDArray[np.float64]:
-    """[rows, aims] numbers to predict: the target, or for each class whether it is that one (two have one)."""
+    """[rows, aims] numbers to predict: the target's rank, or for each class whether it is that one (two have one)."""
     if truth.dtype.kind == "f":
-        return truth.astype(np.float64)[:, None]
+        return pl.Series(truth).rank("average").to_numpy()[:, None]  # a long tail would outweigh all the rest
     classes, number, counts = np.unique(truth, return_inverse=True, return_counts=True)
     chosen = np.argsort(-counts)[:_BINS]
     if len(classes) == 2:
@@ -207,7 +207,9 @@ def _auc(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float | Non
 
 
 def _giveaway(name: str, score: float, target: NDArray[Any]) -> str:
-    kind = "R²" if target.dtype.kind == "f" else "AUC" if len(np.unique(target)) == 2 else "accuracy over chance"
+    kind = (
+        "R² of ranks" if target.dtype.kind == "f" else "AUC" if len(np.unique(target)) == 2 else "accuracy over chance"
+    )
     return (
         f"feature {name!r} alone predicts the target almost perfectly ({kind} {score:.3f}): is it known before the "
         "target is?"

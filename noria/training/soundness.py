@@ -40,7 +40,7 @@ def check_lesson(model: str, lesson: Lesson) -> None:
         raise DataError(f"model {model!r}: the training part has no rows", hint="check the source's rows and the split")
     if (lesson.target == lesson.target[0]).all():
         raise DataError(
-            f"model {model!r}: all {len(lesson)} training rows have the target {lesson.target[0]!r}",
+            f"model {model!r}: all {len(lesson)} training rows have the target {lesson.target[:1].tolist()[0]!r}",
             hint="a model needs examples of at least two values; check the target and the split",
         )
     for column in lesson.inputs.iter_columns():

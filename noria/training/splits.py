@@ -155,7 +155,7 @@ class StratifiedSplit:
         classes, number, counts = np.unique(target, return_inverse=True, return_counts=True)
         if len(classes) < 2:
             raise ConfigError(
-                f"all rows have the target {classes[0]!r}: StratifiedSplit has nothing to balance",
+                f"all rows have the target {classes.tolist()[0]!r}: StratifiedSplit has nothing to balance",
                 hint="a model needs examples of at least two values; check the target",
             )
         drawn = np.random.default_rng(seed).permutation(rows)
@@ -206,9 +206,7 @@ class GroupSplit:
             )
         found, number = np.unique(entities, return_inverse=True)
         if len(found) < 2:
-            raise ConfigError(
-                f"all rows belong to one entity, {found[0]!r}: GroupSplit can't divide them", hint="use TimeSplit"
-            )
+            raise ConfigError("all rows belong to one entity: GroupSplit can't divide them", hint="use TimeSplit")
         chosen = np.zeros(len(found), dtype=np.bool_)
         chosen[np.random.default_rng(seed).permutation(len(found))[: _judging(len(found), self.test)]] = True
         test = chosen[number]

@@ -17,7 +17,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 import noria as nr
 from noria.core import ConfigError, Schema, Settings
@@ -35,6 +34,8 @@ xgb = pytest.importorskip("xgboost")
 catboost = pytest.importorskip("catboost")
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SCHEMA = Schema.of({"amount": "float64?", "n": "int64", "on": "bool?", "shop": "str?", "city": "str"})
 SMALL = {"n_estimators": 15, "n_jobs": 1}
 MODELS: dict[str, Any] = {
@@ -49,13 +50,6 @@ MODELS: dict[str, Any] = {
     "torch": nr.TorchModule(epochs=30, hidden=(16,), learning_rate=0.02),
 }
 SLOW = {"neighbours", "catboost", "torch"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small models on a busy machine: threads would mostly wait for each other."""
-    with threadpool_limits(1):
-        yield
 
 
 def examples(rows: int = 1200, classes: int = 2, seed: int = 3) -> tuple[pl.DataFrame, np.ndarray]:
