@@ -10,7 +10,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, features, http, install, predictors, serving, startup, steps, streams, turn, visible
+from benchmarks import (
+    batch,
+    features,
+    http,
+    install,
+    predictors,
+    serving,
+    startup,
+    steps,
+    streams,
+    training,
+    turn,
+    visible,
+)
 
 ALL = {
     "startup": startup.run,
@@ -18,6 +31,7 @@ ALL = {
     "turn": turn.run,
     "batch": batch.run,
     "steps": steps.run,
+    "training": training.run,
     "predictors": predictors.run,
     "streams": streams.run,
     "visible": visible.run,

@@ -69,7 +69,7 @@ def timed(module, name):
     setattr(module, name, call)
 for name in ("join", "recipe", "find_leakage", "learn", "judge", "_register", "predictor_of", "_promote", "fit"):
     timed(fitting, name)
-for name in ("_fitted_steps", "to_matrix", "fit_estimator"):
+for name in ("_fitted_steps", "to_columns", "fit_estimator"):
     timed(learner, name)
 with Workspace.open(Settings(Path(sys.argv[1]))) as workspace:
     began = time.process_time()

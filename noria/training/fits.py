@@ -156,16 +156,17 @@ def _catboost(estimator: Any, rows: Rows, terms: Terms) -> Any:
         estimator.set_params(allow_writing_files=False)  # or it leaves a folder where the user is
     classes = np.unique(rows.target) if hasattr(estimator, "predict_proba") else None
 
-    def given(some: Rows) -> tuple[Any, Any]:
+    from catboost import Pool
+
+    def pool(some: Rows) -> Any:
+        data = as_frame(some.matrix, terms.categories) if terms.categories else some.matrix
         target = some.target if classes is None else np.searchsorted(classes, some.target)
-        return (as_frame(some.matrix, terms.categories) if terms.categories else some.matrix), target
+        return Pool(data, target, cat_features=list(terms.categories) or None, weight=some.weights)
 
     options: dict[str, Any] = {"verbose": False}
-    if terms.categories:
-        options["cat_features"] = list(terms.categories)
     if terms.held is not None:
-        options |= {"eval_set": given(terms.held), "early_stopping_rounds": terms.rounds}
-    estimator.fit(*given(rows), sample_weight=rows.weights, **options)
+        options |= {"eval_set": pool(terms.held), "early_stopping_rounds": terms.rounds}
+    estimator.fit(pool(rows), **options)
     if classes is None and not terms.categories:
         return estimator
     return ByCodes(estimator, tuple(terms.categories), classes)

@@ -24,8 +24,6 @@ Matrix = NDArray[np.float64]
 FEW = 100
 """Rows that are transformed one by one; with more, columns are faster."""
 _NAN = float("nan")
-_BLOCK = 8192
-"""Rows that are copied at a time, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,40 @@ class ModelInputs:
         Raises:
             ConfigError: a column is still text after the steps.
         """
-        return np.asarray(to_matrix(apply_steps(self.steps, frame.select(self.schema.names))), np.float64)
+        return to_matrix(apply_steps(self.steps, frame.select(self.schema.names)))
 
 
-def to_matrix(frame: pl.DataFrame, dtype: type[np.floating[Any]] = np.float64) -> NDArray[np.floating[Any]]:
-    """A frame of numbers as a matrix, row after row in memory; many rows are copied once, a block at a time.
+def to_matrix(frame: pl.DataFrame) -> Matrix:
+    """A frame of numbers as a matrix, row after row in memory; missing numbers are NaN.
+
+    Raises:
+        ConfigError: a column is not numeric.
+    """
+    check_numeric(frame)
+    columns = frame.select(pl.all().cast(pl.Float64).fill_null(_NAN))
+    return np.ascontiguousarray(columns.to_numpy(), dtype=np.float64)
+
+
+def to_columns(frame: pl.DataFrame, dtype: type[np.floating[Any]] = np.float64) -> NDArray[np.floating[Any]]:
+    """The same with column after column in memory: one copy of many rows, some ten times faster than turning them.
 
     Args:
-        frame: numbers and Booleans; missing ones become NaN.
+        frame: numbers and Booleans.
         dtype: of the matrix; float32 for libraries that would round float64 themselves.
+
+    Raises:
+        ConfigError: a column is not numeric.
+    """
+    check_numeric(frame)
+    made = np.empty(frame.shape, dtype, order="F")
+    with np.errstate(over="ignore"):
+        for place, column in enumerate(frame.iter_columns()):
+            made[:, place] = column.cast(pl.Float64).fill_null(_NAN).to_numpy()
+    return made
+
+
+def check_numeric(frame: pl.DataFrame) -> None:
+    """Refuse what no model reads.
 
     Raises:
         ConfigError: a column is not numeric.
@@ -119,9 +142,3 @@ def to_matrix(frame: pl.DataFrame, dtype: type[np.floating[Any]] = np.float64) -
                 hint="add nr.Encode() to the steps, or leave the column out",
                 field=name,
             )
-    made = np.empty(frame.shape, dtype)
-    with np.errstate(over="ignore"):
-        for start in range(0, len(frame), _BLOCK):
-            block = frame.slice(start, _BLOCK).select(pl.all().cast(pl.Float64).fill_null(_NAN))
-            made[start : start + _BLOCK] = block.to_numpy()
-    return made

@@ -118,11 +118,10 @@ def _copies(
     inputs: pl.DataFrame, target: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_]
 ) -> tuple[float, float]:
     """The share of test rows that stand in the training part, and the share of training rows that differ."""
-    hashes = inputs.with_columns(pl.Series("__target__", target)).hash_rows(seed=0).to_numpy()
-    known = np.unique(hashes[train])
-    places = np.searchsorted(known, hashes[test])
-    same = known[np.minimum(places, len(known) - 1)] == hashes[test]
-    return float(same.mean()), len(known) / int(train.sum())
+    hashes = inputs.with_columns(pl.Series("__target__", target)).hash_rows(seed=0)
+    known = hashes.filter(pl.Series(train))
+    same = hashes.filter(pl.Series(test)).is_in(known.implode())
+    return float(same.mean() or 0.0), known.n_unique() / len(known)
 
 
 def giveaways(inputs: pl.DataFrame, target: NDArray[Any], train: NDArray[np.bool_], seed: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from noria.pipelines.steps.encode import FittedEncode
 from noria.training.estimator import Estimator, fresh_copy
 from noria.training.families import Family, automatic_steps, family_of, possible_gaps
 from noria.training.fits import Rows, Terms, fit_estimator, stopped_at, wanted_rounds, without_unknown_classes
-from noria.training.inputs import ModelInputs, to_matrix
+from noria.training.inputs import ModelInputs, to_columns
 from noria.training.splits import RandomSplit, Split
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def fit_once(model: Estimator, lesson: Lesson) -> Learned:
         lesson, held = _held_out(lesson)
     steps, frame = _fitted_steps(family, lesson)
     columns, categories = frame.columns, _categories(steps, frame.columns)
-    rows = Rows(to_matrix(frame, family.dtype), lesson.target, lesson.weights)
+    rows = Rows(to_columns(frame, family.dtype), lesson.target, lesson.weights)
     del frame  # the library gets the memory
     judging = None if held is None else _held_rows(held, steps, family, lesson.target)
     terms = Terms(columns, categories, judging, rounds or 0)
@@ -173,7 +173,7 @@ def _held_out(lesson: Lesson) -> tuple[Lesson, Lesson]:
 
 
 def _held_rows(held: Lesson, steps: Sequence[FittedStep], family: Family, target: NDArray[Any]) -> Rows:
-    matrix = to_matrix(apply_steps(steps, held.inputs), family.dtype)
+    matrix = to_columns(apply_steps(steps, held.inputs), family.dtype)
     return without_unknown_classes(Rows(matrix, held.target, held.weights), target)
 
 

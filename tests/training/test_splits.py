@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from noria import training
 from noria.core import ConfigError
+from noria.testing import SplitConformance
 from noria.training import GroupSplit, LeaveLastOut, RandomSplit, RollingSplit, Split, StratifiedSplit, TimeSplit
 from noria.training.splits import Fold, Folded, earlier_folds
 
@@ -30,6 +32,27 @@ ROWS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5), st.sampled_from
 def columns(rows: list[tuple[int, int, str]]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
     times = np.array([time * DAY for time, _, _ in rows], dtype=np.int64)
     return times, np.array([entity for _, entity, _ in rows]), np.array([kind for _, _, kind in rows])
+
+
+CONFORMING: list[Split] = [
+    RandomSplit(), StratifiedSplit(), GroupSplit(), TimeSplit(), TimeSplit(embargo="3d"), RollingSplit(),
+    RollingSplit(folds=2, embargo="3d", window="20d"), LeaveLastOut(), LeaveLastOut(n=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", CONFORMING, ids=str)
+class TestSplits(SplitConformance):
+    @pytest.fixture(autouse=True)
+    def _made(self, made: Split) -> None:
+        self.made = made
+
+    def split(self) -> Split:
+        return self.made
+
+
+def test_every_public_split_is_tested() -> None:
+    public = {getattr(training, name) for name in training.__all__ if name.endswith(("Split", "Out"))} - {Split}
+    assert public == {type(split) for split in CONFORMING}
 
 
 @settings(max_examples=400, deadline=None)
