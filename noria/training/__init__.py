@@ -2,9 +2,9 @@
 
 A `ModelTrainingPipeline` joins each label with the features as of its time, splits the rows (`TimeSplit`,
 `GroupSplit`, …), looks for leakage, fits the steps and the estimator on the training part only, with what the
-estimator's library needs of text and gaps, judges them on the other part beside a baseline, and registers the version with all that is needed to answer and to train it again. The version leaves as a
-servable: `POST /predict`, by entity ids or with the features in the body. `rebuild_dataset` makes what a version was
-trained on again, bit for bit.
+estimator's library needs of text and gaps, judges them on the other part beside a baseline, and registers the version
+with all that is needed to answer and to train it again. The version leaves as a servable: `POST /predict`, by entity
+ids or with the features in the body. `rebuild_dataset` makes what a version was trained on again, bit for bit.
 """
 
 from typing import TYPE_CHECKING

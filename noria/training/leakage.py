@@ -120,8 +120,8 @@ def _copies(
     """The share of test rows that stand in the training part, and the share of training rows that differ."""
     hashes = inputs.with_columns(pl.Series("__target__", target)).hash_rows(seed=0)
     known = hashes.filter(pl.Series(train))
-    same = hashes.filter(pl.Series(test)).is_in(known.implode())
-    return float(same.mean() or 0.0), known.n_unique() / len(known)
+    same = hashes.filter(pl.Series(test)).is_in(known.implode()).to_numpy()
+    return float(same.mean()), known.n_unique() / len(known)
 
 
 def giveaways(inputs: pl.DataFrame, target: NDArray[Any], train: NDArray[np.bool_], seed: int) -> dict[str, float]:
