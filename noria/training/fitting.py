@@ -19,7 +19,7 @@ from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import dump, scores
+from noria.training.estimator import dump
 from noria.training.fast import predictor_of
 from noria.training.leakage import Leakage, find_leakage
 from noria.training.learner import Learned, Lesson, learn, rows_of
@@ -79,7 +79,6 @@ def train_and_register(
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed, progress)
-        predictor_of(fitted.learned.estimator)  # compiles what a server would compile at its first start
     lineage = Lineage(
         {name: str(number) for name, number in chosen.versions.items()},
         _definitions(pipeline),
@@ -252,10 +251,10 @@ def _fit_fold(
     lesson = _lesson(pipeline, examples, train, seed, progress or NoProgress())
     check_lesson(pipeline.name, lesson)
     learned = learn(pipeline.model, lesson)
-    estimator = learned.estimator
-    matrix = learned.inputs.matrix(rows_of(examples.inputs, test))
+    # What a server will answer by: one pass gives both, and what it compiles is there at the server's first start.
+    predicted, scored = predictor_of(learned.estimator).predict(learned.inputs.matrix(rows_of(examples.inputs, test)))
     names = tuple(pipeline.metrics)
-    metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
+    metrics = judge(names, held_out, predicted, scored)
     return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
 
 
