@@ -173,7 +173,7 @@ class TorchModule:
             made = tuple(self.module_(torch.zeros(2, inputs)).shape)
         if made != (2, outputs):
             raise DataError(
-                f"the module's output for 2 rows has the shape {made}, and ({2}, {outputs}) is needed",
+                f"the module's output for 2 rows has the shape {made}, and (2, {outputs}) is needed",
                 hint="make(inputs, outputs) gives a module from [rows, inputs] to [rows, outputs]",
             )
 
