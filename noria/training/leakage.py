@@ -110,8 +110,9 @@ def _check_promises(split: Any, shared: float | None, future: float | None) -> N
 
 def _shared(entities: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_]) -> tuple[float, float]:
     """The share of test rows whose entity trains too, and how many training rows an entity has."""
-    known = np.unique(entities[train])
-    return float(np.isin(entities[test], known).mean()), float(train.sum() / len(known))
+    known = pl.Series(entities[train]).unique()
+    again = pl.Series(entities[test]).is_in(known.implode()).to_numpy()
+    return float(again.mean()), float(train.sum() / len(known))
 
 
 def _copies(
