@@ -21,6 +21,7 @@ from benchmarks import (
     startup,
     steps,
     streams,
+    training,
     turn,
     visible,
 )
@@ -31,6 +32,7 @@ ALL = {
     "turn": turn.run,
     "batch": batch.run,
     "steps": steps.run,
+    "training": training.run,
     "predictors": predictors.run,
     "registry": registry.run,
     "streams": streams.run,

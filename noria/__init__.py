@@ -62,7 +62,17 @@ _ROOMS = {
         "top_k",
     ),
     "noria.registry": ("ModelRegistry",),
-    "noria.training": ("LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "TimeSplit"),
+    "noria.training": (
+        "GroupSplit",
+        "LeaveLastOut",
+        "ModelTrainingPipeline",
+        "RandomSplit",
+        "RollingSplit",
+        "StratifiedSplit",
+        "TimeSplit",
+        "TorchModule",
+        "recency",
+    ),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
@@ -232,6 +242,9 @@ if TYPE_CHECKING:
     from noria.telemetry import MetricsCollector as MetricsCollector
     from noria.telemetry import MLLogger as MLLogger
     from noria.training import (
+        GroupSplit as GroupSplit,
+    )
+    from noria.training import (
         LeaveLastOut as LeaveLastOut,
     )
     from noria.training import (
@@ -241,7 +254,19 @@ if TYPE_CHECKING:
         RandomSplit as RandomSplit,
     )
     from noria.training import (
+        RollingSplit as RollingSplit,
+    )
+    from noria.training import (
+        StratifiedSplit as StratifiedSplit,
+    )
+    from noria.training import (
         TimeSplit as TimeSplit,
+    )
+    from noria.training import (
+        TorchModule as TorchModule,
+    )
+    from noria.training import (
+        recency as recency,
     )
 else:
 

@@ -52,6 +52,7 @@ def summary(report: RunReport) -> str:
         lines.append(f"{len(done)} of {len(report.steps)} components in {report.seconds:.1f} s{note}")
     verdicts = {step.component: str(step.run.notes.get("verdict", "")) for step in done if step.run}
     lines += [f"{name}: {verdict}" for name, verdict in verdicts.items() if "; not promoted" in verdict]
+    lines += [f"{s.component}: warning: {text}" for s in done if s.run for text in s.run.notes.get("warnings", ())]
     return "\n".join(lines)
 
 

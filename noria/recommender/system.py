@@ -11,7 +11,8 @@ from noria.pipelines import Source
 from noria.pipelines.expressions import definition
 from noria.registry import Deployments, Lineage, ModelRegistry, ModelVersion, Signature, code_state
 from noria.storage import Workspace
-from noria.training.splits import LeaveLastOut, Split
+from noria.training.splits import Split
+from noria.training.time_splits import LeaveLastOut
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,7 +1,7 @@
 """testing: conformance suites that a plug-in can run on itself, and a clock that tests drive.
 
 A suite is a class of pytest tests: subclass it, say how yours is made, and pytest runs every check of the contract
-against it. noria's own backends, steps, retrievers and servables pass the same suites.
+against it. noria's own backends, steps, splits, retrievers and servables pass the same suites.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from noria.testing.records import RecordsConformance
     from noria.testing.retriever import RetrieverConformance
     from noria.testing.servable import ServableConformance
+    from noria.testing.split import SplitConformance
     from noria.testing.step import StepConformance
     from noria.testing.tables import TableConformance
 
@@ -25,6 +26,7 @@ _ORIGIN = {
     "RecordsConformance": "records",
     "RetrieverConformance": "retriever",
     "ServableConformance": "servable",
+    "SplitConformance": "split",
     "StepConformance": "step",
     "TableConformance": "tables",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "RecordsConformance",
     "RetrieverConformance",
     "ServableConformance",
+    "SplitConformance",
     "StepConformance",
     "TableConformance",
 ]

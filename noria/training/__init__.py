@@ -1,10 +1,10 @@
 """training: from features and labels to a judged model.
 
 A `ModelTrainingPipeline` joins each label with the features as of its time, splits the rows (`TimeSplit`,
-`RandomSplit`), fits the steps and the estimator on the training part only, judges them on the other part beside a
-baseline, and registers the version with all that is needed to answer and to train it again. The version leaves as a
-servable: `POST /predict`, by entity ids or with the features in the body. `rebuild_dataset` makes what a version was
-trained on again, bit for bit.
+`GroupSplit`, …), looks for leakage, fits the steps and the estimator on the training part only, with what the
+estimator's library needs of text and gaps, judges them on the other part beside a baseline, and registers the version
+with all that is needed to answer and to train it again. The version leaves as a servable: `POST /predict`, by entity
+ids or with the features in the body. `rebuild_dataset` makes what a version was trained on again, bit for bit.
 """
 
 from typing import TYPE_CHECKING
@@ -15,28 +15,41 @@ if TYPE_CHECKING:
     from noria.training.dataset import Dataset, rebuild_dataset
     from noria.training.metrics import METRICS
     from noria.training.pipeline import ModelTrainingPipeline
-    from noria.training.splits import LeaveLastOut, RandomSplit, Split, TimeSplit
+    from noria.training.splits import GroupSplit, RandomSplit, Split, StratifiedSplit
+    from noria.training.time_splits import LeaveLastOut, RollingSplit, TimeSplit
+    from noria.training.torch_module import TorchModule
+    from noria.training.weights import recency
 
 _ORIGIN = {
     "Dataset": "dataset",
-    "LeaveLastOut": "splits",
+    "GroupSplit": "splits",
+    "LeaveLastOut": "time_splits",
     "METRICS": "metrics",
     "ModelTrainingPipeline": "pipeline",
     "RandomSplit": "splits",
+    "RollingSplit": "time_splits",
     "Split": "splits",
-    "TimeSplit": "splits",
+    "StratifiedSplit": "splits",
+    "TimeSplit": "time_splits",
+    "TorchModule": "torch_module",
     "rebuild_dataset": "dataset",
+    "recency": "weights",
 }
 
 __all__ = [
     "METRICS",
     "Dataset",
+    "GroupSplit",
     "LeaveLastOut",
     "ModelTrainingPipeline",
     "RandomSplit",
+    "RollingSplit",
     "Split",
+    "StratifiedSplit",
     "TimeSplit",
+    "TorchModule",
     "rebuild_dataset",
+    "recency",
 ]
 
 __getattr__ = exports(__name__, _ORIGIN)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from noria.core import ConfigError, DataError, MissingExtraError, fingerprint
 
 FILE = "model.pkl"
-_EXTRAS = ("lightgbm", "xgboost")
+_EXTRAS = ("lightgbm", "xgboost", "catboost", "torch")
 
 
 @runtime_checkable

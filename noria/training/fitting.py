@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +19,14 @@ from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import dump, scores
+from noria.training.estimator import dump
 from noria.training.fast import predictor_of
-from noria.training.learner import Learned, Lesson, learn
+from noria.training.leakage import Leakage, find_leakage
+from noria.training.learner import Learned, Lesson, learn, rows_of
 from noria.training.metrics import METRICS, check_metrics, judge
+from noria.training.soundness import check_lesson, check_target
+from noria.training.splits import Fold, earlier_folds
+from noria.training.weights import row_weights
 
 if TYPE_CHECKING:
     from noria.training.pipeline import ModelTrainingPipeline
@@ -31,6 +38,7 @@ class Examples:
 
     Attributes:
         frame: all of it as it is kept: entities, time, inputs and target.
+        entities: whose each row is, as numbers; None when the rows belong to nobody.
     """
 
     frame: pl.DataFrame
@@ -38,17 +46,26 @@ class Examples:
     target: NDArray[Any]
     times: NDArray[np.int64] | None
     skipped: int
+    entities: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which."""
+    """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which.
+
+    Attributes:
+        leakage: what the training part knows of the test part.
+        folds: of a split that judges several times, each metric's mean, standard deviation and values over the folds,
+            the model's own being the last.
+    """
 
     learned: Learned
     metrics: dict[str, float]
     baseline: dict[str, float]
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
+    leakage: Leakage = field(default_factory=Leakage)
+    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def train_and_register(
@@ -62,7 +79,6 @@ def train_and_register(
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
         fitted = fit(pipeline, examples, workspace.settings.run.seed, progress)
-        predictor_of(fitted.learned.estimator)  # compiles what a server would compile at its first start
     lineage = Lineage(
         {name: str(number) for name, number in chosen.versions.items()},
         _definitions(pipeline),
@@ -77,6 +93,9 @@ def train_and_register(
         "verdict": verdict,
         "trained_on": int(fitted.train.sum()),
         "tested_on": int(fitted.test.sum()),
+        **_made_so(fitted),
+        "warnings": list(fitted.leakage.warnings),
+        "peak_memory_bytes": peak_memory(),
     }
     rows = {
         "in": len(examples.target) + examples.skipped,
@@ -110,11 +129,23 @@ def _register(
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.metrics,
-        parameters=pipeline.to_dict(),
+        parameters={**pipeline.to_dict(), **_made_so(fitted)},
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
     )
     return version.version
+
+
+def _made_so(fitted: Fitted) -> dict[str, Any]:
+    """How the model came about, as plain JSON data."""
+    made = {"leakage": fitted.leakage.to_dict(), "learning": fitted.learned.notes, "folds": fitted.folds}
+    return {name: value for name, value in made.items() if value}
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most since it began."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _promote(pipeline: ModelTrainingPipeline, workspace: Workspace, version: int, fitted: Fitted) -> str:
@@ -139,7 +170,10 @@ def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selectio
     labels = pipeline.labels
     keys = [key for group in pipeline.groups for key in group.keys]
     given = [name for part in pipeline.on_demand for name in part.inputs.names]
-    own = dict.fromkeys((*keys, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given))
+    whose = (pipeline.entity,) if pipeline.entity is not None else ()
+    own = dict.fromkeys(
+        (*keys, *whose, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given)
+    )
     return Selection(
         labels.name,
         pinned_versions(_sources(pipeline), workspace),
@@ -170,28 +204,66 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selectio
     times = None
     if pipeline.labels.time is not None:
         times = frame[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)
-    return Examples(frame, frame.select(pipeline.input_schema().names), frame[TARGET].to_numpy(), times, skipped)
+    entities = None if pipeline.entity is None else _numbers(frame[pipeline.entity])
+    inputs = frame.select(pipeline.input_schema().names)
+    return Examples(frame, inputs, frame[TARGET].to_numpy(), times, skipped, entities)
+
+
+def _numbers(entities: pl.Series) -> NDArray[Any]:
+    """A number for each entity; rows without one are of one entity."""
+    if entities.dtype.is_integer() and not entities.has_nulls():
+        return entities.to_numpy()
+    return entities.rank("dense").fill_null(0).to_numpy()
 
 
 def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress: Progress | None = None) -> Fitted:
     """Fit steps and estimator on the training part, judge both on the test part.
 
     Raises:
-        DataError: the training part has only one class.
+        ConfigError: the rows can't be split so.
+        DataError: the training part has only one class, a feature without any value, or the targets aren't numbers.
     """
-    train, test = pipeline.split.masks(examples.times, len(examples.target), seed)
+    check_target(pipeline.name, examples.target)
+    rows = len(examples.target)
+    train, test = pipeline.split.masks(examples.times, rows, seed, examples.entities, examples.target)
+    leakage = find_leakage(
+        examples.inputs,
+        examples.target,
+        train,
+        test,
+        split=pipeline.split,
+        times=examples.times,
+        entities=examples.entities,
+        seed=seed,
+    )
+    earlier = earlier_folds(pipeline.split, examples.times, rows)
+    before = [_fit_fold(pipeline, examples, fold, seed, progress).metrics for fold in earlier]
+    fitted = _fit_fold(pipeline, examples, (train, test), seed, progress)
+    folds = _spread([*before, fitted.metrics]) if before else {}
+    return replace(fitted, leakage=leakage, folds=folds)
+
+
+def _fit_fold(
+    pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, seed: int, progress: Progress | None
+) -> Fitted:
+    train, test = fold
     truth, held_out = examples.target[train], examples.target[test]
-    if len(np.unique(truth)) < 2:
-        raise DataError(
-            f"model {pipeline.name!r}: all {len(truth)} training rows have the target {truth[0]!r}",
-            hint="a model needs examples of at least two values; check the target and the split",
-        )
-    learned = learn(pipeline.model, _lesson(pipeline, examples, train, seed, progress or NoProgress()))
-    estimator = learned.estimator
-    matrix = learned.inputs.matrix(examples.inputs.filter(pl.Series(test)))
+    lesson = _lesson(pipeline, examples, train, seed, progress or NoProgress())
+    check_lesson(pipeline.name, lesson)
+    learned = learn(pipeline.model, lesson)
+    # What a server will answer by: one pass gives both, and what it compiles is there at the server's first start.
+    predicted, scored = predictor_of(learned.estimator).predict(learned.inputs.matrix(rows_of(examples.inputs, test)))
     names = tuple(pipeline.metrics)
-    metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
+    metrics = judge(names, held_out, predicted, scored)
     return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
+
+
+def _spread(folds: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    made = {}
+    for name in folds[-1]:
+        each = [fold[name] for fold in folds]
+        made[name] = {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)), "each": each}
+    return made
 
 
 def _lesson(
@@ -205,9 +277,13 @@ def _lesson(
         metric=pipeline.metrics[0],
         seed=seed,
         times=examples.times,
+        entities=examples.entities,
+        split=pipeline.split,
+        early_stopping=pipeline.early_stopping,
         progress=progress,
     )
-    return everything.part(train)
+    part = everything.part(train)
+    return replace(part, weights=row_weights(pipeline.weights, pipeline.class_weight, part.times, part.target))
 
 
 def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:

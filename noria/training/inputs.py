@@ -101,17 +101,44 @@ class ModelInputs:
 
 
 def to_matrix(frame: pl.DataFrame) -> Matrix:
-    """A frame of numbers as a matrix, row after row in memory.
+    """A frame of numbers as a matrix, row after row in memory; missing numbers are NaN.
 
     Raises:
         ConfigError: a column is not numeric.
     """
-    for name, dtype in frame.schema.items():
-        if not (dtype.is_numeric() or dtype == pl.Boolean):
+    check_numeric(frame)
+    columns = frame.select(pl.all().cast(pl.Float64).fill_null(_NAN))
+    return np.ascontiguousarray(columns.to_numpy(), dtype=np.float64)
+
+
+def to_columns(frame: pl.DataFrame, dtype: type[np.floating[Any]] = np.float64) -> NDArray[np.floating[Any]]:
+    """The same with column after column in memory: one copy of many rows, some ten times faster than turning them.
+
+    Args:
+        frame: numbers and Booleans.
+        dtype: of the matrix; float32 for libraries that would round float64 themselves.
+
+    Raises:
+        ConfigError: a column is not numeric.
+    """
+    check_numeric(frame)
+    made = np.empty(frame.shape, dtype, order="F")
+    with np.errstate(over="ignore"):
+        for place, column in enumerate(frame.iter_columns()):
+            made[:, place] = column.cast(pl.Float64).fill_null(_NAN).to_numpy()
+    return made
+
+
+def check_numeric(frame: pl.DataFrame) -> None:
+    """Refuse what no model reads.
+
+    Raises:
+        ConfigError: a column is not numeric.
+    """
+    for name, kind in frame.schema.items():
+        if not (kind.is_numeric() or kind == pl.Boolean):
             raise ConfigError(
-                f"feature {name!r} is {dtype}, and a model reads numbers",
+                f"feature {name!r} is {kind}, and a model reads numbers",
                 hint="add nr.Encode() to the steps, or leave the column out",
                 field=name,
             )
-    columns = frame.select(pl.all().cast(pl.Float64).fill_null(float("nan")))
-    return np.ascontiguousarray(columns.to_numpy(), dtype=np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from noria.features import BoundOnDemand, FeatureGroup, OnDemand, bound
 from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
-from noria.training.splits import Split, TimeSplit
+from noria.training.splits import Split
+from noria.training.time_splits import TimeSplit
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from noria.pipelines import Step
     from noria.training.estimator import Estimator
     from noria.training.learner import Learner
+    from noria.training.weights import ClassWeight, Weighting
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class ModelTrainingPipeline:
         model: anything with `fit` and `predict`, or a learner: what makes a model in its own way.
         steps: transformations, fitted on the training part only.
         split: which rows judge.
+        weights: how much each training row counts, such as `nr.recency(half_life="90d")`.
+        class_weight: `balanced`, or a weight for each class; both kinds of weights are multiplied.
+        early_stopping: after how many rounds without getting better the model stops, judged on a part of the training
+            rows that the same kind of split sets aside. By default as the model itself says; one that says nothing
+            learns from all training rows, and as long as it was told to.
         metrics: names from `noria.training.METRICS`; the first one decides about promotion.
         promote: whether a version that beats the baseline becomes the champion. If not, it is only registered, to be
             tried by `noria deploy`; the very first one becomes the champion all the same: somebody has to answer.
@@ -50,6 +57,9 @@ class ModelTrainingPipeline:
     model: Estimator | Learner
     steps: Sequence[Step] = ()
     split: Split = field(default_factory=TimeSplit)
+    weights: Weighting | None = None
+    class_weight: ClassWeight | None = None
+    early_stopping: int | None = None
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
     promote: bool = True
     description: str = "Learns from past examples to predict new ones."
@@ -65,11 +75,29 @@ class ModelTrainingPipeline:
             self._check_inputs(part)
         if isinstance(self.target, str):
             self._check_column(self.target)
+        if self.entity is not None:
+            self._check_column(self.entity, is_read=False)
+        self._check_model()
         if self.groups and self.labels.time is None:
             raise ConfigError(
                 f"model {self.name!r}: source {self.labels.name!r} has no event time to join features by",
                 hint="give its schema a Timestamp column",
             )
+
+    def _check_model(self) -> None:
+        from noria.training.weights import check_class_weight
+
+        learns = callable(getattr(self.model, "learn", None)) and hasattr(self.model, "to_dict")
+        missing = [verb for verb in ("fit", "predict") if not callable(getattr(self.model, verb, None))]
+        if isinstance(self.model, type) or (missing and not learns):
+            got = self.model.__name__ if isinstance(self.model, type) else type(self.model).__name__
+            made = f"write {got}(…): a model is an object, not a class" if isinstance(self.model, type) else ""
+            raise ConfigError(
+                f"model {self.name!r}: {got} has no {' and no '.join(missing) or 'parameters yet'}",
+                hint=made or "a model is anything with fit and predict, as in scikit-learn",
+                field="model",
+            )
+        check_class_weight(self.class_weight)
 
     def _check_column(self, column: str, *, is_read: bool = True) -> None:
         schema = self.labels.schema
@@ -97,6 +125,12 @@ class ModelTrainingPipeline:
                     hint=f'inputs={{"{given.name}": "{kind}"}}',
                     field=given.name,
                 )
+
+    @property
+    def entity(self) -> str | None:
+        """The column that says whose a row is: what the split goes by, or the first key of the feature groups."""
+        keys = (key for group in self.groups for key in group.keys)
+        return getattr(self.split, "by", None) or next(keys, None)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,7 +168,16 @@ class ModelTrainingPipeline:
             "steps": [step.to_dict() for step in self.steps],
             "split": self.split.to_dict(),
             "metrics": list(self.metrics),
+            **self._options(),
         }
+
+    def _options(self) -> dict[str, Any]:
+        """What is set of what needn't be: a new option makes no old model stale."""
+        options: dict[str, Any] = {"early_stopping": self.early_stopping}
+        options["weights"] = None if self.weights is None else self.weights.to_dict()
+        given = self.class_weight
+        options["class_weight"] = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else given
+        return {name: value for name, value in options.items() if value is not None}
 
     def inputs(self, settings: Settings) -> dict[str, str]:
         """Nothing from outside the system."""

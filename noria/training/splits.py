@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +12,36 @@ from numpy.typing import NDArray
 from noria.core import ConfigError
 
 Mask = NDArray[np.bool_]
+Fold = tuple[Mask, Mask]
+"""The rows that teach and the rows that judge; a row may be in neither."""
 
 
 class Split(Protocol):
-    """Divides rows into a training and a test part."""
+    """Divides rows into a training and a test part.
+
+    A split that reads whose each row is may have `by`, the name of that column. One that never trains on rows that are
+    newer than those that judge has `is_ordered = True`.
+    """
 
     def masks(
-        self, times: NDArray[np.int64] | None, rows: int, seed: int, entities: NDArray[Any] | None = None
-    ) -> tuple[Mask, Mask]:
-        """The training and the test rows as Boolean masks of length `rows`.
+        self,
+        times: NDArray[np.int64] | None,
+        rows: int,
+        seed: int,
+        entities: NDArray[Any] | None = None,
+        target: NDArray[Any] | None = None,
+    ) -> Fold:
+        """The training and the test rows as Boolean masks of length `rows`: no row in both, some rows in each.
 
         Args:
             times: the rows' event times in microseconds; None when they have none.
             rows: how many there are.
             seed: of everything random.
             entities: whose each row is (a recommender's users); None when the rows belong to nobody.
+            target: what is to be predicted; None when nothing is.
+
+        Raises:
+            ConfigError: these rows can't be divided so.
         """
         ...
 
@@ -34,82 +50,55 @@ class Split(Protocol):
         ...
 
 
-def _check_share(share: float) -> None:
+@runtime_checkable
+class Folded(Protocol):
+    """A split that judges several times; its `masks` are those of the last fold."""
+
+    def each(self, times: NDArray[np.int64] | None, rows: int) -> list[Fold]:
+        """The folds, the oldest first."""
+        ...
+
+
+def earlier_folds(split: Split, times: NDArray[np.int64] | None, rows: int) -> Sequence[Fold]:
+    """What a split judges by besides its `masks`."""
+    return split.each(times, rows)[:-1] if isinstance(split, Folded) else ()
+
+
+def check_share(share: float, name: str = "test") -> None:
+    """Refuse what is not a share.
+
+    Raises:
+        ConfigError: it isn't between 0 and 1.
+    """
     if not 0 < share < 1:
-        raise ConfigError(f"test={share!r} is not a share", hint="write a number between 0 and 1, such as 0.2")
+        raise ConfigError(
+            f"{name}={share!r} is not a share", hint="write a number between 0 and 1, such as 0.2", field=name
+        )
 
 
-@dataclass(frozen=True)
-class TimeSplit:
-    """Train on the past, judge on the newest rows: the way in which the model will be used.
+def check_rows(rows: int) -> None:
+    """Refuse what is too little to be divided.
 
-    Attributes:
-        test: the share of rows that judge. Rows of one instant are never divided, so that the share is approximate.
+    Raises:
+        ConfigError: fewer than two rows.
     """
-
-    test: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_share(self.test)
-
-    def masks(
-        self, times: NDArray[np.int64] | None, rows: int, seed: int, entities: NDArray[Any] | None = None
-    ) -> tuple[Mask, Mask]:
-        if times is None:
-            raise ConfigError(
-                "TimeSplit needs an event time", hint="give the source a Timestamp column, or use RandomSplit"
-            )
-        _check_rows(rows)
-        cut = np.sort(times)[min(rows - 1, int(np.ceil(rows * (1 - self.test))))]
-        test = times >= cut
-        if test.all():
-            raise ConfigError("all rows have the same event time: TimeSplit can't divide them", hint="use RandomSplit")
-        return ~test, test
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"split": "time", **asdict(self)}
+    if rows < 2:
+        raise ConfigError(f"{rows} row(s) can't be split into training and test", hint="check the source's rows")
 
 
-@dataclass(frozen=True)
-class LeaveLastOut:
-    """Judge on the newest rows of each entity: everyone's last choices, predicted from everyone's earlier ones.
+def plain(split: str, **options: Any) -> dict[str, Any]:
+    """A split's definition; what isn't set is left out, so that a new option makes no old model stale."""
+    return {"split": split, **{name: value for name, value in options.items() if value is not None}}
 
-    Each entity with two rows or more is on both sides, so that few entities are enough for a judgement. The price:
-    a model may learn from other entities' rows that are newer than those that it is judged on. Where the future of the
-    others matters (news, fashions), use `TimeSplit`, which cuts all at one instant.
 
-    Attributes:
-        test: the share of an entity's rows that judge, rounded up; the oldest row always trains.
-    """
-
-    test: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_share(self.test)
-
-    def masks(
-        self, times: NDArray[np.int64] | None, rows: int, seed: int, entities: NDArray[Any] | None = None
-    ) -> tuple[Mask, Mask]:
-        if times is None or entities is None:
-            raise ConfigError("LeaveLastOut needs an event time and an entity for each row", hint="use RandomSplit")
-        _check_rows(rows)
-        _, number, counts = np.unique(entities, return_inverse=True, return_counts=True)
-        order = np.lexsort((times, number))
-        after = np.cumsum(counts)[number[order]] - np.arange(rows)  # 1 for an entity's newest row
-        judging = np.minimum(np.ceil(counts * self.test), counts - 1)
-        test = np.zeros(rows, dtype=np.bool_)
-        test[order] = after <= judging[number[order]]
-        if not test.any():
-            raise ConfigError("no entity has more than one row: LeaveLastOut can't divide them", hint="use RandomSplit")
-        return ~test, test
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"split": "leave_last_out", **asdict(self)}
+def _judging(count: Any, share: float) -> NDArray[np.int64]:
+    """How many of `count` judge: at least one, and at least one is left."""
+    return np.clip(np.round(np.asarray(count) * share), 1, np.asarray(count) - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class RandomSplit:
-    """Judge on rows drawn at random: for rows that have no order in time.
+    """Judge on rows drawn at random: for rows that have no order in time and belong to nobody.
 
     Attributes:
         test: the share of rows that judge.
@@ -118,20 +107,110 @@ class RandomSplit:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_share(self.test)
+        check_share(self.test)
 
     def masks(
-        self, times: NDArray[np.int64] | None, rows: int, seed: int, entities: NDArray[Any] | None = None
-    ) -> tuple[Mask, Mask]:
-        _check_rows(rows)
+        self,
+        times: NDArray[np.int64] | None,
+        rows: int,
+        seed: int,
+        entities: NDArray[Any] | None = None,
+        target: NDArray[Any] | None = None,
+    ) -> Fold:
+        check_rows(rows)
         test = np.zeros(rows, dtype=np.bool_)
-        test[np.random.default_rng(seed).permutation(rows)[: max(1, round(rows * self.test))]] = True
+        test[np.random.default_rng(seed).permutation(rows)[: _judging(rows, self.test)]] = True
         return ~test, test
 
     def to_dict(self) -> dict[str, Any]:
-        return {"split": "random", **asdict(self)}
+        return plain("random", test=self.test)
 
 
-def _check_rows(rows: int) -> None:
-    if rows < 2:
-        raise ConfigError(f"{rows} row(s) can't be split into training and test", hint="check the source's rows")
+@dataclass(frozen=True)
+class StratifiedSplit:
+    """Judge on rows drawn at random, from each class its share: for rare classes.
+
+    A class with one row only trains.
+
+    Attributes:
+        test: the share of each class's rows that judge.
+    """
+
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_share(self.test)
+
+    def masks(
+        self,
+        times: NDArray[np.int64] | None,
+        rows: int,
+        seed: int,
+        entities: NDArray[Any] | None = None,
+        target: NDArray[Any] | None = None,
+    ) -> Fold:
+        check_rows(rows)
+        if target is None or target.dtype.kind == "f":
+            raise ConfigError("StratifiedSplit needs a target with classes", hint="use RandomSplit for numbers")
+        classes, number, counts = np.unique(target, return_inverse=True, return_counts=True)
+        if len(classes) < 2:
+            raise ConfigError(
+                f"all rows have the target {classes.tolist()[0]!r}: StratifiedSplit has nothing to balance",
+                hint="a model needs examples of at least two values; check the target",
+            )
+        drawn = np.random.default_rng(seed).permutation(rows)
+        order = drawn[np.argsort(number[drawn], kind="stable")]
+        place = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)
+        judging = np.where(counts > 1, _judging(np.maximum(counts, 2), self.test), 0)
+        test = np.zeros(rows, dtype=np.bool_)
+        test[order] = place < np.repeat(judging, counts)
+        if not test.any():
+            raise ConfigError(
+                "no class has more than one row: StratifiedSplit can't divide them", hint="use RandomSplit"
+            )
+        return ~test, test
+
+    def to_dict(self) -> dict[str, Any]:
+        return plain("stratified", test=self.test)
+
+
+@dataclass(frozen=True)
+class GroupSplit:
+    """Judge on entities that the model has never seen: all rows of an entity are on one side.
+
+    For models that will meet new patients, machines or shops, of which each has several rows.
+
+    Attributes:
+        test: the share of entities that judge.
+        by: the labels' column that says whose a row is; by default the first key of the model's feature groups.
+    """
+
+    test: float = 0.2
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        check_share(self.test)
+
+    def masks(
+        self,
+        times: NDArray[np.int64] | None,
+        rows: int,
+        seed: int,
+        entities: NDArray[Any] | None = None,
+        target: NDArray[Any] | None = None,
+    ) -> Fold:
+        check_rows(rows)
+        if entities is None:
+            raise ConfigError(
+                "GroupSplit needs to know whose each row is", hint='name the column: nr.GroupSplit(by="user_id")'
+            )
+        found, number = np.unique(entities, return_inverse=True)
+        if len(found) < 2:
+            raise ConfigError("all rows belong to one entity: GroupSplit can't divide them", hint="use TimeSplit")
+        chosen = np.zeros(len(found), dtype=np.bool_)
+        chosen[np.random.default_rng(seed).permutation(len(found))[: _judging(len(found), self.test)]] = True
+        test = chosen[number]
+        return ~test, test
+
+    def to_dict(self) -> dict[str, Any]:
+        return plain("group", test=self.test, by=self.by)

@@ -51,7 +51,7 @@ MANY = pl.DataFrame(
     "step",
     [
         nr.Impute(), nr.Impute(strategy="most_frequent"), nr.Normalize(method="minmax"), nr.Normalize(method="robust"),
-        nr.Clip(quantiles=(0.01, 0.99)), nr.Bucket(quantiles=7), nr.Encode(), nr.Encode(max_categories=5),
+        nr.Impute(indicator=True), nr.Encode(method="category", max_categories=9), nr.Clip(quantiles=(0.01, 0.99)), nr.Bucket(quantiles=7), nr.Encode(), nr.Encode(max_categories=5),
         nr.Encode(method="frequency", max_categories=9), nr.Encode(method="onehot", max_categories=3),
     ],
 )  # fmt: skip

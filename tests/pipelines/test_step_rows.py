@@ -198,10 +198,10 @@ def test_a_cast_gives_the_bits_of_the_batch(name: str, dtype: str, frame: pl.Dat
 @given(frames(), frames(), st.integers(0, 2**32))
 def test_steps_on_extremes_give_the_bits_of_the_batch(rows: pl.DataFrame, more: pl.DataFrame, seed: int) -> None:
     steps = [
-        nr.Impute(NUMERIC, strategy=("mean", "median", "most_frequent")[seed % 3]),
+        nr.Impute(NUMERIC, strategy=("mean", "median", "most_frequent")[seed % 3], indicator=seed % 2 == 0),
         nr.Clip(NUMERIC, quantiles=(0.1, 0.8)),
         nr.Clip(["i8", "i64", "f32"], low=-1e300, high=1e300),
-        nr.Encode(method=("ordinal", "onehot", "frequency", "hash")[seed % 4]),
+        nr.Encode(method=("ordinal", "onehot", "frequency", "hash", "category")[seed % 5]),
         nr.Normalize(NUMERIC, method=("standard", "minmax", "robust", "log")[seed // 4 % 4]),
         nr.Bucket(NUMERIC, quantiles=4),
     ]

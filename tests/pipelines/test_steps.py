@@ -40,6 +40,16 @@ class TestImputeConstant(StepConformance):
         return nr.Impute(["number"], strategy="constant", value=-1.5)
 
 
+class TestImputeIndicator(StepConformance):
+    def step(self):
+        return nr.Impute(indicator=True)
+
+
+class TestEncodeCategory(StepConformance):
+    def step(self):
+        return nr.Encode(method="category", max_categories=2)
+
+
 class TestEncodeOrdinal(StepConformance):
     def step(self):
         return nr.Encode()

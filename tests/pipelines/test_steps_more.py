@@ -284,7 +284,7 @@ EXPRESSIONS = [
 STEPS = st.one_of(
     st.sampled_from(
         [
-            nr.Impute(["f32", "tame", "s", "i8"]), nr.Impute(["tame"], strategy="mean"), nr.Impute(strategy="most_frequent"),
+            nr.Impute(["f32", "tame", "s", "i8"]), nr.Impute(["tame"], strategy="mean"), nr.Impute(["i8", "s"], indicator=True), nr.Impute(strategy="most_frequent"),
             nr.Normalize(["tame", "f32", "i8"]), nr.Normalize(["tame"], method="minmax"), nr.Normalize(["tame"], method="robust"),
             nr.Normalize(["tame", "i8"], method="log"), nr.Clip(["tame", "i8", "f32"], low=-3.3, high=50),
             nr.Clip(["i64", "f64"], low=0), nr.Bucket(["tame", "i64", "f32"], edges=[-1, 0, 2.5]), nr.Bucket(["tame"], quantiles=3),

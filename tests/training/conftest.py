@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from noria.training.fast import LibraryPredictor, fast_predictor
 
@@ -88,3 +89,10 @@ def wild(odd: NDArray[np.float64]) -> NDArray[np.float64]:
     random = np.random.default_rng(9)
     values = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300])
     return np.where(random.random(odd.shape) < 0.2, random.choice(values, odd.shape), odd)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small models on a busy machine: threads would mostly wait for each other."""
+    with threadpool_limits(1):
+        yield

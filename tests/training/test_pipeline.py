@@ -193,7 +193,6 @@ def test_data_that_can_not_be_learned_from_is_explained(workspace: Workspace) ->
     cases: list[tuple[dict[str, Any], str]] = [
         ({"target": pl.lit(True)}, "have the target"),
         ({"target": pl.lit(None, pl.Boolean)}, "has a target"),
-        ({"steps": []}, "add nr.Encode"),
         ({"metrics": ["auc"]}, "unknown metric"),
         ({"model": LinearRegression(), "features": ["amount"], "metrics": ["roc_auc"]}, "probabilities"),
         ({"steps": [nr.DropMissing(), nr.Encode()]}, "may not drop rows"),

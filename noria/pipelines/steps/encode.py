@@ -15,7 +15,7 @@ from noria.pipelines.steps.encode_hash import MISSING, FittedHash
 from noria.pipelines.steps.encode_numbers import FittedNumbers, fit_frequency, fit_target
 from noria.pipelines.steps.step import ByRow, Row, RowFunction, chosen, listed, numeric, textual
 
-METHODS = ("ordinal", "onehot", "frequency", "hash", "target")
+METHODS = ("ordinal", "category", "onehot", "frequency", "hash", "target")
 _UNSEEN = -1.0
 
 
@@ -27,6 +27,8 @@ class Encode:
         columns: which; by default all text.
         method: `ordinal`: the category's place among the fitted ones in alphabetical order, as float32; a category
             that wasn't there when fitting is -1, a missing one -2.
+            `category`: the same, but a category that wasn't there when fitting is missing, as a missing one is: for
+            models that know categories and gaps.
             `onehot`: a column of 0 and 1 for each category, named `column=category`; unseen and missing ones are zeros.
             `frequency`: the category's share of the fitted rows; 0 for an unseen one, for a missing one the share of
             missing ones.
@@ -103,7 +105,7 @@ class FittedEncode(ByRow):
     categories: dict[str, list[str]]
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        if self.method == "ordinal":
+        if self.method in ("ordinal", "category"):
             return frame.with_columns(self._ordinal(name, values) for name, values in self.categories.items())
         columns: list[pl.Expr] = []
         for name in frame.columns:
@@ -114,6 +116,8 @@ class FittedEncode(ByRow):
     def _ordinal(self, name: str, values: list[str]) -> pl.Expr:
         # An enum's codes: several times faster than a join or a rank.
         codes = pl.col(name).cast(pl.Enum(values), strict=False).to_physical().cast(pl.Float32)
+        if self.method == "category":
+            return codes
         other = pl.when(pl.col(name).is_null()).then(pl.lit(MISSING, pl.Float32)).otherwise(
             pl.lit(_UNSEEN, pl.Float32)
         )  # fmt: skip
@@ -123,13 +127,15 @@ class FittedEncode(ByRow):
         return (pl.col(name) == value).fill_null(value=False).cast(pl.Float32).alias(f"{name}={value}")
 
     def row(self, schema: pl.Schema) -> RowFunction:
-        if self.method == "ordinal":
+        if self.method in ("ordinal", "category"):
+            is_category = self.method == "category"
+            missing, unseen = (None, None) if is_category else (MISSING, _UNSEEN)
             codes = [(n, {v: float(at) for at, v in enumerate(values)}) for n, values in self.categories.items()]
 
             def ordinal(row: Row) -> bool:
                 for name, code in codes:
                     value = row[name]
-                    row[name] = MISSING if value is None else code.get(value, _UNSEEN)
+                    row[name] = missing if value is None else code.get(value, unseen)
                 return True
 
             return ordinal
