@@ -11,6 +11,18 @@ experiment, a shadow.
 from noria.registry.code import code_state
 from noria.registry.deployment import CHAMPION, Deployment, Judging, Reward, Variant
 from noria.registry.deployments import Deployments
+from noria.registry.gates import (
+    Evidence,
+    Gate,
+    Needs,
+    Verdict,
+    at_least,
+    at_most,
+    better,
+    latency_under,
+    no_slice_worse,
+    size_under,
+)
 from noria.registry.registry import ModelRegistry
 from noria.registry.states import MOVES, State
 from noria.registry.trail import AuditEntry, Trail, TrailCheck
@@ -22,16 +34,26 @@ __all__ = [
     "AuditEntry",
     "Deployment",
     "Deployments",
+    "Evidence",
+    "Gate",
     "Judging",
     "Lineage",
     "ModelRegistry",
     "ModelVersion",
+    "Needs",
     "Reward",
     "Signature",
     "State",
     "Trail",
     "TrailCheck",
     "Variant",
+    "Verdict",
+    "at_least",
+    "at_most",
+    "better",
     "code_state",
+    "latency_under",
+    "no_slice_worse",
     "parse_label",
+    "size_under",
 ]

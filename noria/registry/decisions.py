@@ -139,6 +139,14 @@ class Decisions:
         number: int = self._change(name, plan, who)["aliases"][alias]
         return self._version(name, number)
 
+    def refuse(
+        self, name: str, version: int, verdicts: Sequence[dict[str, Any]], *, why: str = "", who: str | None = None
+    ) -> None:
+        """Write down that gates kept a version from becoming the champion; its state stays as it is."""
+        deed = Deed(f"refuse {CHAMPION}", version, why, verdicts)
+        self._version(name, version)
+        self._change(name, lambda model: _Change(model, [deed], self._judged(name, deed)), who)
+
     def reject(
         self,
         name: str,

@@ -33,10 +33,11 @@ class ModelDetails(msgspec.Struct, frozen=True):
 
 
 class Promote(msgspec.Struct, forbid_unknown_fields=True):
-    """Which version answers from now on, and why."""
+    """Which version answers from now on, and why; `force`: even if it doesn't pass its gates, or another one is tried."""
 
     version: int
     why: str = ""
+    force: bool = False
 
 
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,9 +86,11 @@ def version(desk: Desk, model: str, version: int) -> ModelVersion:
 
 
 def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
-    """Make a version the champion, at once and for everybody."""
-    desk.deployments.check_idle(model)
-    desk.registry.promote(model, body.version, why=body.why, who=desk.who)
+    """Make a version the champion, at once and for everybody, if it passes the gates that it was trained with."""
+    from noria.training.gating import kept_gates, promote  # brings model libraries, which the console starts without
+
+    found = desk.registry.get(model, body.version)
+    promote(desk.project.workspace(), found, kept_gates(found), force=body.force, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
 
 
