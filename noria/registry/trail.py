@@ -147,7 +147,7 @@ class Trail:
                 wrong.append(f"entry {entry.number} ({entry.at}, {entry.action}) isn't what was written")
             before = entry.digest
         if expected < last["number"]:
-            wrong.append(f"entries {expected + 1} to {last['number']} are gone")
+            wrong.append(_gap(expected + 1, last["number"] + 1))
         elif (expected, before) != (last["number"], last["digest"]) and not wrong:
             wrong.append(f"entry {expected} isn't the last one that was written")
         return TrailCheck(model, len(chained), last["digest"], tuple(wrong))

@@ -264,7 +264,7 @@ def _metrics(
     (old, old_scores), (new, new_scores) = (
         (predicted[test], None if scores is None else scores[test]) for predicted, scores in (then, now)
     )
-    same = all(np.array_equal(a, b) for a, b in ((old, new), (old_scores, new_scores)) if a is not None)
+    same = _difference((old, old_scores), (new, new_scores))[0] == 0
     kept: Mapping[str, Any] = (version.parameters.get("evaluation") or {}).get("metrics") or {}
     found = {}
     for name, registered in version.metrics.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from noria.core import RequestError
 from noria.monitoring.console.desk import Desk
 from noria.registry import CHAMPION, AuditEntry, Deployment, ModelVersion
 
@@ -33,7 +34,11 @@ class ModelDetails(msgspec.Struct, frozen=True):
 
 
 class Promote(msgspec.Struct, forbid_unknown_fields=True):
-    """Which version answers from now on, and why; `force`: even if it doesn't pass its gates, or another one is tried."""
+    """Which version answers from now on, and why.
+
+    Attributes:
+        force: even if it doesn't pass its gates, or another one is tried; then `why` must be told.
+    """
 
     version: int
     why: str = ""
@@ -86,9 +91,14 @@ def version(desk: Desk, model: str, version: int) -> ModelVersion:
 
 
 def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
-    """Make a version the champion, at once and for everybody, if it passes the gates that it was trained with."""
+    """Make a version the champion, at once and for everybody.
+
+    It has to pass the gates that were declared when it was trained.
+    """
     from noria.training.gating import kept_gates, promote  # brings model libraries, which the console starts without
 
+    if body.force and not body.why.strip():
+        raise RequestError("a forced promotion needs its reason", status=422, field="why")
     found = desk.registry.get(model, body.version)
     promote(desk.project.workspace(), found, kept_gates(found), force=body.force, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
