@@ -11,11 +11,8 @@ experiment, a shadow.
 from noria.registry.code import code_state
 from noria.registry.deployment import CHAMPION, Deployment, Judging, Reward, Variant
 from noria.registry.deployments import Deployments
+from noria.registry.evidence import Evidence, Gate, Needs, Verdict
 from noria.registry.gates import (
-    Evidence,
-    Gate,
-    Needs,
-    Verdict,
     at_least,
     at_most,
     better,

@@ -1,108 +1,18 @@
-"""Gates: what a version has to be before it may become the champion.
-
-A gate is a small frozen object that looks at what is known of the candidate and of the champion (`Evidence`) and gives
-a `Verdict`. It measures nothing itself: whoever asks reads `needs` and gathers the evidence. A gate that can't be
-judged hasn't been passed, and its verdict says what was missing. Anything with `needs`, `judge` and `to_dict` is one.
-"""
+"""The gates that noria has: what a version has to be before it may become the champion."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from noria.core import ConfigError, allowed
+from noria.registry.evidence import Evidence, Gate, Needs, Verdict
 
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a gate has to know.
-
-    Attributes:
-        metrics: by name.
-        gains: metrics in which the candidate's gain over the champion is wanted with its interval.
-        columns: whose values make slices.
-        latency: of one row.
-    """
-
-    metrics: tuple[str, ...] = ()
-    gains: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    latency: bool = False
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of a version.
-
-    Attributes:
-        label: of the version.
-        metrics: name to value.
-        intervals: name to the value's interval (low, high), where there is one.
-        gains: name to the interval (low, high) of how much better it is than the champion, on the same rows.
-        slices: column to value to `rows`, and to each metric as `{"value": v}`.
-        size: of all its files, bytes.
-        latency: the 99th percentile of one row's answer, seconds; None where it wasn't measured.
-        rows: in words, what rows the metrics are of.
-        lower: the metrics of which less is better.
-        missing: why something isn't known, by `metrics`, `slices` or `latency`.
-    """
-
-    label: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    gains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    size: int = 0
-    latency: float | None = None
-    rows: str = ""
-    lower: frozenset[str] = frozenset()
-    missing: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate says.
-
-    Attributes:
-        gate: in words.
-        passed: None where it couldn't be judged, which opens no gate.
-        why: the figures.
-    """
-
-    gate: str
-    passed: bool | None
-    why: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.gate}: {'' if self.passed is not None else 'not judged: '}{self.why}"
-
-
-@runtime_checkable
-class Gate(Protocol):
-    """Judges a version before it may become the champion."""
-
-    @property
-    def needs(self) -> Needs:
-        """What it has to know."""
-        ...
-
-    def judge(self, candidate: Evidence, champion: Evidence | None) -> Verdict:
-        """Whether the candidate may pass; `champion` is None while there is none."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """The definition as plain JSON data."""
-        ...
 
 
 class _Kept:
@@ -132,7 +42,7 @@ class Better(_Kept):
 
     @property
     def needs(self) -> Needs:
-        return Needs((self.metric,), (self.metric,) if self.sure else ())
+        return Needs((self.metric,))
 
     def judge(self, candidate: Evidence, champion: Evidence | None) -> Verdict:
         gate = f"better in {self.metric} by {self.by:g}{' for sure' if self.sure else ''}"
@@ -154,8 +64,8 @@ class Better(_Kept):
 
 def _least_gain(metric: str, candidate: Evidence, theirs: float) -> float | None:
     """The low end of the gain; without common rows, of the candidate's own interval against the champion's value."""
-    if metric in candidate.gains:
-        return candidate.gains[metric][0]
+    if candidate.gain is not None:
+        return candidate.gain(metric)[0]
     if metric not in candidate.intervals:
         return None
     low, high = candidate.intervals[metric]
@@ -190,8 +100,21 @@ class Limit(_Kept):
 
 
 @dataclass(frozen=True)
+class _Loss:
+    """By how much a slice is worse, and that in words."""
+
+    loss: float
+    column: str
+    value: str
+    told: str
+
+
+@dataclass(frozen=True)
 class NoSliceWorse(_Kept):
-    """On no slice of the rows is the candidate worse than the champion.
+    """On no slice of the rows is the candidate worse than the champion, beyond chance.
+
+    A slice is worse when the metric is, by more than `by`, and when the 95 % interval of the loss leaves out 0: of many
+    slices some are worse by chance. Where the versions have no common rows, the values alone decide.
 
     Attributes:
         metric: by which.
@@ -224,14 +147,20 @@ class NoSliceWorse(_Kept):
         compared = [found for column in columns for found in self._compared(column, candidate, champion)]
         if not compared:
             return Verdict(gate, None, f"no slice has {self.rows:,} rows and a {self.metric} in both versions")
-        worse = sorted((one for one in compared if one[0] > self.by + 1e-12), reverse=True)
+        losses = sorted((one for one in compared if one.loss > self.by + 1e-12), key=lambda one: -one.loss)
+        worse = [one for one in losses if self._is_sure(one, candidate)]
+        chance = f"; {len(losses) - len(worse)} worse within chance" if len(losses) > len(worse) else ""
         if not worse:
-            return Verdict(gate, True, f"{len(compared)} slices of {self.rows:,} rows or more, on {candidate.rows}")
+            told = f"{len(compared)} slices of {self.rows:,} rows or more, on {candidate.rows}{chance}"
+            return Verdict(gate, True, told)
         more = f" and {len(worse) - _SHOWN} more" if len(worse) > _SHOWN else ""
-        return Verdict(gate, False, "; ".join(told for _, told in worse[:_SHOWN]) + more)
+        return Verdict(gate, False, "; ".join(one.told for one in worse[:_SHOWN]) + more + chance)
 
-    def _compared(self, column: str, candidate: Evidence, champion: Evidence) -> list[tuple[float, str]]:
-        """By how much each slice is worse, and in words."""
+    def _is_sure(self, loss: _Loss, candidate: Evidence) -> bool:
+        return candidate.gain is None or candidate.gain(self.metric, loss.column, loss.value)[1] < 0
+
+    def _compared(self, column: str, candidate: Evidence, champion: Evidence) -> list[_Loss]:
+        """By how much each slice is worse."""
         found = []
         for value, ours in candidate.slices[column].items():
             theirs = champion.slices[column].get(value, {})
@@ -240,7 +169,7 @@ class NoSliceWorse(_Kept):
                 continue
             loss = a["value"] - b["value"] if self.metric in candidate.lower else b["value"] - a["value"]
             told = f"{column} {value}: {a['value']:.4f} against {b['value']:.4f} ({ours['rows']:,} rows)"
-            found.append((loss, told))
+            found.append(_Loss(loss, column, value, told))
         return found
 
 
@@ -324,11 +253,6 @@ def gate_from_dict(state: Mapping[str, Any]) -> Gate:
         raise ConfigError(f"the gate {kind!r} is unknown", hint=allowed(_KINDS, kind))
     made: Gate = _KINDS[kind](**given)
     return made
-
-
-def refusal(verdicts: Sequence[Verdict]) -> str:
-    """Why the gates stay closed, in words; empty when all are passed."""
-    return "; ".join(str(one) for one in verdicts if not one.passed)
 
 
 def _unknown(gate: str, of: Evidence, part: str, what: str) -> Verdict:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from noria.core import DataError, NoriaError, NotFoundError
 from noria.registry import ModelRegistry, ModelVersion
-from noria.registry.gates import Evidence, Needs
+from noria.registry.evidence import Evidence, Needs
 from noria.storage import Workspace
 from noria.training.dataset import PART, TARGET, parts_of, rebuild_dataset, selection_of
 from noria.training.metrics import METRICS, judge
@@ -36,6 +36,7 @@ _SECONDS = 1.0
 _RESAMPLES = 200
 _MOST = 20_000
 """Of the bootstrap: how many resamples, of how many rows at most."""
+_MISSING = "(missing)"
 _VALUES = 200
 """Values that a column of slices may have."""
 
@@ -116,8 +117,15 @@ def _on_same_rows(
     columns, chosen = rows.frame.filter(pl.Series(mask)), frame.filter(pl.Series(mask))
     mine = _Answers.of(workspace, candidate, columns)
     other = _Answers.of(workspace, champion, chosen)
-    gains = {name: gain(name, mine, other, workspace.settings.run.seed) for name in needs.gains if mine.gives(name)}
-    return replace(_judged(needs, mine, columns, ours, told), gains=gains), _judged(needs, other, columns, theirs, told)
+    seed = workspace.settings.run.seed
+
+    def gain(metric: str, column: str = "", value: str = "") -> tuple[float, float]:
+        if not column:
+            return interval_of_gain(metric, mine, other, seed)
+        mask = (columns[column].cast(pl.String).fill_null(_MISSING) == value).to_numpy()
+        return interval_of_gain(metric, mine[mask], other[mask], seed)
+
+    return replace(_judged(needs, mine, columns, ours, told), gain=gain), _judged(needs, other, columns, theirs, told)
 
 
 def _made_again(workspace: Workspace, version: ModelVersion) -> TestRows:
@@ -191,7 +199,7 @@ class _Answers:
         return float(judge((metric,), self.truth, self.predicted, self.scores)[metric])
 
 
-def gain(metric: str, ours: _Answers, theirs: _Answers, seed: int) -> tuple[float, float]:
+def interval_of_gain(metric: str, ours: _Answers, theirs: _Answers, seed: int) -> tuple[float, float]:
     """The 95 % interval of how much better ours is: paired bootstrap, percentiles (Efron 1979).
 
     Of more than 20,000 rows each resample takes 20,000, which makes the interval wider than it would be.
@@ -244,7 +252,7 @@ def _slices(column: str, frame: pl.DataFrame) -> dict[str, NDArray[np.bool_]] | 
     """The rows of each value; or why there are none."""
     if column not in frame.columns or column == TARGET:
         return f"its rows have no column {column!r}: {', '.join(name for name in frame.columns if name != TARGET)}"
-    values = frame[column].cast(pl.String).fill_null("(missing)")
+    values = frame[column].cast(pl.String).fill_null(_MISSING)
     distinct = values.unique().sort().to_list()
     if len(distinct) > _VALUES:
         return f"{column} has {len(distinct):,} values, and {_VALUES} slices are the most"

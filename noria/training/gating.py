@@ -8,7 +8,8 @@ from typing import Any
 
 from noria.core import ConfigError, GateError
 from noria.registry import CHAMPION, Deployments, ModelRegistry, ModelVersion
-from noria.registry.gates import Gate, Needs, Verdict, gate_from_dict, refusal
+from noria.registry.evidence import Gate, Needs, Verdict, refusal
+from noria.registry.gates import gate_from_dict
 from noria.registry.states import check_move
 from noria.storage import Workspace
 from noria.training.evidence import TestRows, evidence
@@ -64,7 +65,6 @@ def judge_gates(
     needs = [gate.needs for gate in gates]
     wanted = Needs(
         tuple(dict.fromkeys(name for need in needs for name in need.metrics if name in METRICS)),
-        tuple(dict.fromkeys(name for need in needs for name in need.gains if name in METRICS)),
         tuple(dict.fromkeys(name for need in needs for name in need.columns)),
         any(need.latency for need in needs),
     )

@@ -10,7 +10,7 @@ from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed
 from noria.features import BoundOnDemand, FeatureGroup, OnDemand, bound
 from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
-from noria.registry.gates import Gate
+from noria.registry.evidence import Gate
 from noria.storage import Workspace
 from noria.training.splits import Split, TimeSplit
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import noria as nr
 from noria.core import ConfigError
 from noria.registry import Evidence, Gate
-from noria.registry.gates import gate_from_dict, refusal
+from noria.registry.evidence import Gain, refusal
+from noria.registry.gates import gate_from_dict
 
 
 def known(label: str = "late@2", **more: Any) -> Evidence:
@@ -20,6 +21,13 @@ def known(label: str = "late@2", **more: Any) -> Evidence:
 
 def of(value: float, rows: int = 500, metric: str = "f1") -> dict[str, Any]:
     return {"rows": rows, metric: {"value": value}}
+
+
+def interval(low: float, high: float) -> Gain:
+    def gain(metric: str, column: str = "", value: str = "") -> tuple[float, float]:
+        return low, high
+
+    return gain
 
 
 def test_better_than_the_champion() -> None:
@@ -44,8 +52,8 @@ def test_no_two_versions_are_better_than_each_other(one: float, other: float, by
 
 def test_better_for_sure_needs_the_whole_interval_of_the_gain() -> None:
     gate, champion = nr.better("f1", by=0.01, sure=True), known("late@1", metrics={"f1": 0.5})
-    assert gate.judge(known(metrics={"f1": 0.6}, gains={"f1": (0.02, 0.2)}), champion).passed
-    said = gate.judge(known(metrics={"f1": 0.6}, gains={"f1": (-0.02, 0.2)}), champion)
+    assert gate.judge(known(metrics={"f1": 0.6}, gain=interval(0.02, 0.2)), champion).passed
+    said = gate.judge(known(metrics={"f1": 0.6}, gain=interval(-0.02, 0.2)), champion)
     assert said.passed is False
     assert "-0.0200 at the low end" in said.why
     assert gate.judge(known(metrics={"f1": 0.6}, intervals={"f1": (0.52, 0.7)}), champion).passed
@@ -62,6 +70,11 @@ def test_no_slice_is_worse() -> None:
     worse = gate.judge(known(slices={"country": {"at": of(0.75), "de": of(0.6)}}), champion)
     assert worse.passed is False
     assert worse.why == "country de: 0.6000 against 0.8000 (500 rows); country at: 0.7500 against 0.8000 (500 rows)"
+    slices = {"country": {"at": of(0.75), "de": of(0.9)}}
+    assert gate.judge(known(slices=slices, gain=interval(-0.2, -0.01)), champion).passed is False
+    chance = gate.judge(known(slices=slices, gain=interval(-0.2, 0.01)), champion)
+    assert chance.passed
+    assert chance.why.endswith("; 1 worse within chance")
     lower = nr.no_slice_worse("rmse", columns="country")
     two = [known(slices={"country": {"at": of(v, metric="rmse")}}) for v in (1.0, 2.0)]
     assert (lower.judge(two[0], two[1]).passed, lower.judge(two[1], two[0]).passed) == (True, False)
