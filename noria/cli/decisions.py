@@ -44,14 +44,17 @@ def promoted(
     """
     from noria.training.gating import promote
 
+    gates = gates_of(project, version)
+    if gates:
+        say(f"{version.label} is judged by {len(gates)} gates")
     try:
-        return promote(workspace, version, gates_of(project, version), force=force, why=why)
+        return promote(workspace, version, gates, force=force, why=why)
     except ConflictError as error:
         if not force and "is running" in error.message:
             error.hint = f"{error.hint}; --force --why REASON promotes all the same"
         raise
     except GateError:
-        say("the verdicts are in the audit trail: noria audit " + version.name)
+        say(f"the verdicts are in the audit trail: noria audit {version.name}")
         raise
 
 

@@ -16,6 +16,7 @@ from noria.storage import Workspace
 _WIDTH = 100
 _METRICS = 3
 _CELL = 36
+_TITLE = 24
 _APART = ("evaluation", "estimator", "features", "gates", "kind", "labels", "leakage", "metrics", "model", "name")
 
 
@@ -192,14 +193,18 @@ def _number(value: Any) -> Any:
 
 
 def _filled(rows: Any) -> list[str]:
-    """Titles with texts that are broken to the width of a page."""
+    """Titles with texts that are broken to the width of a page; under a title that is too long the text begins anew."""
     rows = list(rows)
-    width = min(24, max(len(title) for title, _ in rows)) + 2 if any(title for title, _ in rows) else 0
+    width = max((len(title) + 2 for title, _ in rows if title and len(title) <= _TITLE), default=0)
     lines = []
     for title, text in rows:
-        parts = wrap(str(text), _WIDTH - width - 2) or [""]
-        lines.append(f"  {title.ljust(width)}{parts[0]}".rstrip())
-        lines += [f"  {' ' * width}{part}" for part in parts[1:]]
+        parts = wrap(str(text), _WIDTH - width - 2)
+        if title and len(title) + 2 > width:
+            lines.append(f"  {title}")
+            title = ""
+        first, *rest = parts or [""]
+        lines.append(f"  {title.ljust(width)}{first}".rstrip())
+        lines += [f"  {' ' * width}{part}" for part in rest]
     return lines
 
 

@@ -109,7 +109,6 @@ def test_it_is_made_again_bit_for_bit(workspace: Workspace, model: Any) -> None:
     assert found.outcome == "identical", found
     assert (found.source, found.changed, found.rows, found.libraries) == ("registry", 0, 500, {})
     assert found.metrics["roc_auc"].now == found.metrics["roc_auc"].then
-    assert found.metrics["roc_auc"].low < found.metrics["roc_auc"].now < found.metrics["roc_auc"].high
 
 
 def test_regression_too(workspace: Workspace) -> None:
@@ -119,12 +118,13 @@ def test_regression_too(workspace: Workspace) -> None:
 
 
 def test_what_is_random_by_its_definition_is_equivalent(workspace: Workspace) -> None:
-    run(workspace, pipeline(model=RandomForestClassifier(20)))
+    np.random.seed(1)
+    run(workspace, pipeline(model=RandomForestClassifier(50)))
     found = reproduce(workspace, "paid")
-    assert found.outcome == "equivalent"
+    assert found.outcome == "equivalent", found
     assert found.changed > 0
     assert found.largest > 0
-    assert "random_state is None" in found.notes[0]
+    assert "random_state is None" in " ".join(found.notes)
 
 
 def _with(workspace: Workspace, **parameters: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def test_a_function_is_not_kept_then_system_py_has_to_say(workspace: Workspace) 
         reproduce(workspace, "paid")
     found = reproduce(workspace, "paid", pipeline=part)
     assert (found.outcome, found.source) == ("identical", "system.py")
-    assert "its parameter 'func' is <ufunc 'cbrt'>" in found.notes[0]
+    assert "its parameter 'func' is <ufunc 'cbrt'>" in " ".join(found.notes)
     with pytest.raises(DataError, match=r"system.py says otherwise now: features, model"):
         reproduce(workspace, "paid", pipeline=pipeline())
 
@@ -200,6 +200,7 @@ def test_older_and_foreign_versions_say_why_not(workspace: Workspace) -> None:
         ({**kept, "estimator": {"class": "subprocess:Popen", "parameters": {}}}, "no class with parameters"),
         ({**kept, "estimator": {"class": "gone:Model", "parameters": {}}}, "can't be imported"),
         ({**kept, "estimator": {**kept["estimator"], "parameters": {"x": 1}}}, "takes other parameters now"),
+        ({**kept, "estimator": {**kept["estimator"], "parameters": {"C": -1.0}}}, "refuses to be fitted now"),
     ]:
         changed(workspace, parameters=parameters)
         with pytest.raises(DataError, match=said):
