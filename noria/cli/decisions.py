@@ -6,20 +6,20 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from noria.cli.deploy_options import named_version
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say
-from noria.core import ConflictError, GateError, NoriaError, Settings
-from noria.registry import Gate, ModelRegistry, ModelVersion, Verdict
+from noria.core import ConfigError, ConflictError, GateError, NoriaError, Settings
+from noria.registry import Gate, ModelRegistry, ModelVersion, Verdict, parse_label
 from noria.storage import Workspace
 
 
 def promote(options: Namespace) -> int:
     """Make a version the champion, if it passes its gates."""
-    name, number = named_version(options.label)
     with Workspace.open(Settings.load(options.project)) as workspace:
         registry = ModelRegistry.of(workspace)
-        version, was = registry.get(name, number), registry.state(name, number)
+        version = _named(registry, options.label)
+        name, number = version.name, version.version
+        was = registry.state(name, number)
         verdicts = promoted(workspace, options.project, version, force=options.force, why=options.why)
     if options.json:
         json_out({"model": name, "version": number, "promoted": True, "verdicts": [one.to_dict() for one in verdicts]})
@@ -83,10 +83,11 @@ def tell(verdicts: Sequence[Verdict]) -> None:
 
 def alias(options: Namespace) -> int:
     """Name a version."""
-    name, number = named_version(options.label)
     with Workspace.open(Settings.load(options.project)) as workspace:
-        ModelRegistry.of(workspace).alias(name, number, options.alias, why=options.why)
-    out(f"{name}@{options.alias} is version {number}")
+        registry = ModelRegistry.of(workspace)
+        version = _named(registry, options.label)
+        registry.alias(version.name, version.version, options.alias, why=options.why)
+    out(f"{version.name}@{options.alias} is version {version.version}")
     return 0
 
 
@@ -114,10 +115,18 @@ def restore(options: Namespace) -> int:
 
 
 def _decide(options: Namespace, action: str, what: str) -> int:
-    name, number = named_version(options.label)
     with Workspace.open(Settings.load(options.project)) as workspace:
         registry = ModelRegistry.of(workspace)
+        version = _named(registry, options.label)
         actions = {"retire": registry.retire, "reject": registry.reject, "restore": registry.restore}
-        actions[action](name, number, why=options.why)
-    out(f"{name}@{number} {what}")
+        actions[action](version.name, version.version, why=options.why)
+    out(f"{version.label} {what}")
     return 0
+
+
+def _named(registry: ModelRegistry, label: str) -> ModelVersion:
+    """The version that is named by its number or by an alias: `late@4`, `late@challenger`."""
+    name, rest = parse_label(label)
+    if rest is None:
+        raise ConfigError(f"{label!r} names no version", hint=f"write {name}@NUMBER; see `noria models list`")
+    return registry.get(name, rest)

@@ -5,7 +5,7 @@
 | `registered` | trained; nothing is decided | `challenger`, `champion`, `rejected`, `retired` |
 | `challenger` | named so, or tried beside the champion | `registered`, `champion`, `rejected`, `retired` |
 | `champion` | it answers | `registered`, when another one is promoted |
-| `rejected` | gates or a person found it unfit | `registered`, `retired` |
+| `rejected` | a person found it unfit | `registered`, `retired` |
 | `retired` | it has had its time; its files are kept | `registered` |
 
 Who is champion or challenger is what the aliases say, and what is tried; only the other decisions are records of their

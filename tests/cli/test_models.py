@@ -143,7 +143,8 @@ def test_both_rollbacks_do_the_same(call: Call) -> None:
 
 def test_decisions_and_their_trail(call: Call) -> None:
     call("models", "alias", "paid@2", "challenger")
-    assert "is retired; its files are kept" in call("models", "retire", "paid@2", "--why", "too plain")
+    assert "doesn't pass its gates" in call("models", "promote", "paid@challenger", status=1)
+    assert "paid@2 is retired; its files are kept" in call("models", "retire", "paid@challenger", "--why", "too plain")
     assert "it can become registered (noria models restore paid@2)" in call("models", "promote", "paid@2", status=1)
     assert "paid@1 is champion and can't become rejected" in call("models", "reject", "paid@1", status=1)
     call("models", "restore", "paid@2")
@@ -151,7 +152,7 @@ def test_decisions_and_their_trail(call: Call) -> None:
     assert "no alias may point at it" in call("models", "alias", "paid@2", "blue", status=1)
     assert "'late-' names no" in call("models", "alias", "late-", "x", status=1)
     actions = [one["action"] for one in json.loads(call("audit", "--json", "--limit", "4"))]
-    assert actions == ["reject", "restore", "retire", "alias challenger"]
+    assert actions == ["reject", "restore", "retire", "refuse champion"]
     assert [one["why"] for one in json.loads(call("audit", "--json", "--action", "retire"))] == ["too plain"]
     assert call("audit", "--who", "nobody") == "nothing of that was done\n"
     assert call("audit", "--since", "1h") == call("audit")
