@@ -95,13 +95,23 @@ def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
 
     It has to pass the gates that were declared when it was trained.
     """
-    from noria.training.gating import kept_gates, promote  # brings model libraries, which the console starts without
-
     if body.force and not body.why.strip():
         raise RequestError("a forced promotion needs its reason", status=422, field="why")
     found = desk.registry.get(model, body.version)
-    promote(desk.project.workspace(), found, kept_gates(found), force=body.force, why=body.why, who=desk.who)
+    if found.parameters.get("gates"):
+        _past_gates(desk, found, body)
+        return next(one for one in listing(desk) if one.name == model)
+    if not body.force:
+        desk.deployments.check_idle(model)
+    desk.registry.promote(model, body.version, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
+
+
+def _past_gates(desk: Desk, version: ModelVersion, body: Promote) -> None:
+    from noria.training.gating import kept_gates, promote  # brings model libraries, which the console starts without
+
+    workspace = desk.project.workspace()
+    promote(workspace, version, kept_gates(version), force=body.force, why=body.why, who=desk.who)
 
 
 def rollback(desk: Desk, model: str, body: Reason) -> RolledBack:
