@@ -61,7 +61,15 @@ _ROOMS = {
         "sum",
         "top_k",
     ),
-    "noria.registry": ("ModelRegistry",),
+    "noria.registry": (
+        "ModelRegistry",
+        "at_least",
+        "at_most",
+        "better",
+        "latency_under",
+        "no_slice_worse",
+        "size_under",
+    ),
     "noria.training": (
         "GroupSplit",
         "LeaveLastOut",
@@ -236,6 +244,12 @@ if TYPE_CHECKING:
         RecommenderSystem as RecommenderSystem,
     )
     from noria.registry import ModelRegistry as ModelRegistry
+    from noria.registry import at_least as at_least
+    from noria.registry import at_most as at_most
+    from noria.registry import better as better
+    from noria.registry import latency_under as latency_under
+    from noria.registry import no_slice_worse as no_slice_worse
+    from noria.registry import size_under as size_under
     from noria.serving import ModelServer as ModelServer
     from noria.storage import Workspace as Workspace
     from noria.system import System as System

@@ -47,9 +47,14 @@ def add_deployments(commands: Any, project: argparse.ArgumentParser, add: Callab
     what = "take back what is tried of a model, or else its champion"
     rollback = add(commands, "rollback", "deployments:rollback", what, project, plain, reason)
     rollback.add_argument("model", metavar="MODEL")
-    audit = add(commands, "audit", "deployments:audit", "show who did what to models, when and why", project, plain)
-    audit.add_argument("model", nargs="?", metavar="MODEL", help="only this one (default: all)")
+    audit = add(commands, "audit", "audit:audit", "show who did what to models, when and why", project, plain)
+    audit.add_argument("model", nargs="?", metavar="MODEL[@VERSION]", help="only this one (default: all)")
+    audit.add_argument("--who", metavar="NAME", help="only what this person or program did")
+    audit.add_argument("--action", metavar="WORD", help="only such: promote, rollback, refuse, register, canary, …")
+    audit.add_argument("--since", metavar="TIME", help="only from then on: 2h, 7d, or 2026-01-31T12:00:00Z")
+    audit.add_argument("--until", metavar="TIME", help="only before that")
     audit.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (default: 20)")
+    audit.add_argument("--verify", action="store_true", help="compute the chain of entries anew, and say what is wrong")
 
 
 def _share(text: str) -> str:

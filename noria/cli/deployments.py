@@ -1,9 +1,10 @@
-"""`noria deploy`, `noria deployment`, `noria rollback` and `noria audit`."""
+"""`noria deploy`, `noria deployment` and `noria rollback`."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
+from noria.cli.decisions import promoted, tell
 from noria.cli.deploy_options import judging, named_version, share, steps, variants
 from noria.cli.deployment_report import told
 from noria.cli.show import json_out, out, table
@@ -41,13 +42,11 @@ def _promote(options: Namespace, workspace: Workspace) -> int:
             hint="add --canary 10%, --shadow or --ab control=3,treatment=4:50%",
         )
     model, version = named_version(options.label)
-    registry = ModelRegistry.of(workspace)
-    registry.get(model, version)
-    Deployments.of(workspace).check_idle(model)
-    registry.promote(model, version, why=options.why)
+    verdicts = promoted(workspace, options.project, ModelRegistry.of(workspace).get(model, version), why=options.why)
     if options.json:
         json_out({"model": model, "version": version, "promoted": True})
         return 0
+    tell(verdicts)
     out(f"{model}@{version} is the champion, at once and for everybody; running servers take it within a few seconds")
     out(f"  to try one first: noria deploy {model}@VERSION --canary 10%    back: noria rollback {model}")
     return 0
@@ -161,23 +160,6 @@ def rollback(options: Namespace) -> int:
         out(f"{tried.kind} {tried.label} is taken back; {version.label} alone answers within a few seconds")
     else:
         out(f"{version.label} is the champion again; running servers take it within a few seconds")
-    return 0
-
-
-def audit(options: Namespace) -> int:
-    """Show the audit trail, the newest first."""
-    with Workspace.open(Settings.load(options.project)) as workspace:
-        registry = ModelRegistry.of(workspace)
-        if options.model is not None:
-            registry.versions(options.model)  # says so if there is no such model
-        found = registry.audit(options.model)[: max(options.limit, 0)]
-    if options.json:
-        json_out(found)
-    elif not found:
-        out("nothing was done yet")
-    else:
-        rows = [(one.at[:19], one.who, one.action, f"{one.model}@{one.version}", one.why) for one in found]
-        out(table(("at (UTC)", "who", "what", "model", "why"), rows))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import noria
 from noria.cli.deployment_words import add_deployments
+from noria.cli.model_words import add_decisions, add_reproduce, add_versions
 from noria.cli.registry_gc import add_gc
 from noria.cli.server_words import add_servers
 from noria.core.errors import NoriaError
@@ -190,26 +191,18 @@ def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None
 
 
 def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
-    models = _add(commands, "models", "models:list_models", "list, show, promote and roll back models", project)
+    models = _add(commands, "models", "versions:listing", "list, show, compare, name and promote models", project)
     actions = models.add_subparsers(title="actions", metavar="ACTION")
-    listing = _add(actions, "list", "models:list_models", "list every model's versions", project)
-    listing.add_argument("--json", action="store_true", help="print them as JSON")
-    show = _add(actions, "show", "models:show", "show all that is known about a version, as JSON", project)
-    show.add_argument("label", metavar="MODEL[@VERSION]")
+    add_versions(actions, project, _add)
     dataset = _add(
         actions, "dataset", "models:dataset", "make what a version was trained on again, bit for bit", project
     )
     dataset.add_argument("label", metavar="MODEL[@VERSION]")
     dataset.add_argument("--out", metavar="FILE", help="write the rows into this Parquet file")
     dataset.add_argument("--json", action="store_true", help="print what was found as JSON")
-    promote = _add(actions, "promote", "models:promote", "make a version the champion", project)
-    promote.add_argument("label", metavar="MODEL@VERSION")
-    promote.add_argument("--why", default="", help="the reason, for the audit trail")
-    promote.add_argument("--force", action="store_true", help="even while another version is tried")
-    rollback = _add(actions, "rollback", "models:rollback", "go back to the champion before", project)
-    rollback.add_argument("name", metavar="MODEL")
-    rollback.add_argument("--why", default="", help="the reason, for the audit trail")
     add_gc(actions, project, _add)
+    add_decisions(actions, project, _add)
+    add_reproduce(commands, project, _add)
     recommend = _add(commands, "recommend", "models:recommend", "show a user's recommendations", project)
     recommend.add_argument("user", help="the user's id")
     recommend.add_argument("-k", type=int, default=10, help="how many (default: 10)")

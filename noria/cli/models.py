@@ -1,4 +1,4 @@
-"""`noria models`, `noria recommend` and `noria predict`."""
+"""`noria models dataset`, `noria recommend` and `noria predict`."""
 
 from __future__ import annotations
 
@@ -14,56 +14,18 @@ from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
 from noria.core import (
     ConfigError,
-    ConflictError,
     NoriaError,
     NotFoundError,
     RequestError,
     Settings,
     StorageError,
-    to_iso,
 )
-from noria.registry import Deployments, ModelRegistry, ModelVersion
+from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-def list_models(options: Namespace) -> int:
-    """List every model's versions, the newest first."""
-    with Workspace.open(Settings.load(options.project)) as workspace:
-        registry = ModelRegistry.of(workspace)
-        names = registry.models()
-        listing = [
-            (v, [a for a, n in names[v.name].items() if n == v.version]) for m in names for v in registry.versions(m)
-        ]
-    if getattr(options, "json", False):
-        json_out([{**version.to_dict(), "aliases": aliases} for version, aliases in listing])
-    elif not listing:
-        out("no models yet: call `noria run`")
-    else:
-        rows = [(v.label, ", ".join(a) or None, to_iso(v.created)[:19], metrics_text(v.metrics)) for v, a in listing]
-        out(table(("model", "alias", "registered (UTC)", "metrics"), rows))
-    return 0
-
-
-def metrics_text(metrics: dict[str, Any]) -> str:
-    """`ndcg@10 0.0612 [0.05, 0.07]` and so on."""
-    parts = []
-    for name, value in metrics.items():
-        if isinstance(value, list):
-            parts.append(f"{name} {value[0]:.4f} [{value[1]:.4f}, {value[2]:.4f}]")
-        else:
-            parts.append(f"{name} {value:.4f}")
-    return ", ".join(parts)
-
-
-def show(options: Namespace) -> int:
-    """Show one version as JSON."""
-    with Workspace.open(Settings.load(options.project)) as workspace:
-        json_out(ModelRegistry.of(workspace).get(options.label).to_dict())
-    return 0
 
 
 def dataset(options: Namespace) -> int:
@@ -98,37 +60,6 @@ def _write_parquet(frame: pl.DataFrame, file: Path) -> None:
         raise StorageError(
             f"{file} can't be written: {error}", hint="is the folder there, and the disk full?"
         ) from error
-
-
-def promote(options: Namespace) -> int:
-    """Make a version the champion."""
-    name, _, number = options.label.partition("@")
-    if not number.isdigit():
-        raise ConfigError(f"{options.label!r} names no version", hint=f"write {name}@NUMBER; see `noria models list`")
-    with Workspace.open(Settings.load(options.project)) as workspace:
-        registry = ModelRegistry.of(workspace)
-        registry.get(name, int(number))
-        if not options.force:
-            _check_idle(workspace, name)
-        registry.promote(name, int(number), why=options.why)
-    out(f"{name}@{number} is the champion; running servers take it within a few seconds")
-    return 0
-
-
-def _check_idle(workspace: Workspace, name: str) -> None:
-    try:
-        Deployments.of(workspace).check_idle(name)
-    except ConflictError as error:
-        error.hint = f"{error.hint}; --force promotes all the same"
-        raise
-
-
-def rollback(options: Namespace) -> int:
-    """Go back to the champion before."""
-    with Workspace.open(Settings.load(options.project)) as workspace:
-        version = ModelRegistry.of(workspace).rollback(options.name, why=options.why)
-    out(f"{version.label} is the champion again; running servers take it within a few seconds")
-    return 0
 
 
 def recommend(options: Namespace) -> int:

@@ -108,8 +108,8 @@ def system_checked(options: Namespace) -> None:
     load_system(options.project)
 
 
-def instant(text: str) -> int:
-    """Microseconds of `2026-01-31`, `2026-01-31T12:00:00Z`, or of so long ago: `2h`.
+def instant(text: str, word: str = "since") -> int:
+    """Microseconds of `2026-01-31`, `2026-01-31T12:00:00Z`, or of so long ago: `2h`; `word` is the option's.
 
     Raises:
         ConfigError: it is neither.
@@ -122,7 +122,7 @@ def instant(text: str) -> int:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"--since {text!r} is no time", hint="write how long ago (2h, 7d), or when: 2026-01-31T12:00:00Z"
+            f"--{word} {text!r} is no time", hint="write how long ago (2h, 7d), or when: 2026-01-31T12:00:00Z"
         ) from None
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     return int(when.timestamp() * 1_000_000)

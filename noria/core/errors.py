@@ -91,6 +91,12 @@ class ConflictError(NoriaError):
     status = 409
 
 
+class GateError(NoriaError):
+    """A model version didn't pass its gates."""
+
+    status = 409
+
+
 class BusyError(NoriaError):
     """Another process is doing this work."""
 

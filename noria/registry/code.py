@@ -8,13 +8,14 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_LIBRARIES = ("noria", "numpy", "polars", "scikit-learn", "numba")
+_LIBRARIES = ("noria", "numpy", "polars", "scikit-learn", "scipy", "numba")
+_LEARNERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost", "torch")
 
 
 def code_state(root: Path) -> dict[str, str]:
     """Git commit of the project's folder (where it is one), digest of `system.py`, versions of the libraries."""
     state = {"python": platform.python_version()}
-    for library in _LIBRARIES:
+    for library in (*_LIBRARIES, *_LEARNERS):
         try:
             state[library] = metadata.version(library)
         except metadata.PackageNotFoundError:

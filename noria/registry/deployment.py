@@ -18,6 +18,8 @@ from noria.core import ConfigError
 Kind = Literal["canary", "ab", "shadow"]
 State = Literal["running", "paused", "finished", "aborted"]
 
+LATEST = "deployments"
+"""The collection with each model's present or last deployment."""
 CHAMPION = "champion"
 """The alias of the version that answers requests, and the variant of a deployment's present champion."""
 

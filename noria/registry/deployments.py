@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from noria.core import Clock, ConfigError, ConflictError, NotFoundError, SystemClock
-from noria.registry.deployment import CHAMPION, Deployment, Judging, Kind, Variant, check_variants
+from noria.registry.deployment import CHAMPION, LATEST, Deployment, Judging, Kind, Variant, check_variants
 from noria.registry.registry import ModelRegistry
+from noria.registry.states import check_answers
+from noria.registry.trail import Deed
 from noria.registry.version import ModelVersion
 from noria.storage import ABSENT, Put, Record, Records, Workspace
 
-LATEST = "deployments"
 HISTORY = "deployment_history"
+_RETRIES = 100
 
 
 class Deployments:
@@ -108,12 +110,13 @@ class Deployments:
             who: for the audit trail; the user of this process by default.
 
         Raises:
-            ConflictError: something of this model is tried already.
+            ConflictError: something of this model is tried already, or a version is rejected or retired.
             ConfigError: the variants or steps make no sense.
             NotFoundError: a version doesn't exist.
         """
         record = self._records.get(LATEST, model)
         before = None if record is None else Deployment.from_dict(record.data)
+        held = self._registry.hold(model)
         if steps:
             tried = [replace(tried[0], share=steps[0]), *tried[1:]]
         rest = control or Variant(CHAMPION, self._registry.get(model).version, 0.0)
@@ -125,10 +128,10 @@ class Deployments:
         )  # fmt: skip
         _check(made)
         for version in sorted(made.versions):
-            self._registry.get(model, version)
+            check_answers(model, version, self._registry.state(model, version))
         if before is not None and not before.over:
             self.check_idle(model)
-        self._commit(record, made, f"deploy {kind}", who)
+        self._commit(record, made, f"deploy {kind}", who, held)
         return made
 
     def change(self, before: Deployment, after: Deployment, action: str, why: str, who: str | None = None) -> None:
@@ -214,8 +217,14 @@ class Deployments:
                 hint=f"noria deployment abort {model}, or: noria deployment finish {model} --force",
             )
         after = replace(before, state="finished", why=why or f"{won.name} won")
-        puts = self._puts(record, after, f"finish {before.kind}", who)
-        self._registry.promote(model, won.version, why=f"{after.why} ({before.label})", who=who, also=puts)
+        self._registry.promote(
+            model,
+            won.version,
+            why=f"{after.why} ({before.label})",
+            who=who,
+            also=_puts(record, after),
+            deeds=[_deed(f"finish {before.kind}", after)],
+        )
         return after
 
     def rollback(self, model: str, *, why: str = "", who: str | None = None) -> ModelVersion:
@@ -242,17 +251,31 @@ class Deployments:
         self.change(before, after, f"{action} {before.kind}", why, who)
         return replace(after, why=why)
 
-    def _commit(self, record: Record | None, after: Deployment, action: str, who: str | None) -> None:
-        self._records.commit(*self._puts(record, after, action, who))
+    def _commit(self, record: Record | None, after: Deployment, action: str, who: str | None, *held: Put) -> None:
+        """Commit on condition that the deployment is what it was; whatever else of the model changes meanwhile."""
+        for _ in range(_RETRIES):
+            entries = self._registry.trail.puts(after.model, who, _deed(action, after))
+            try:
+                self._records.commit(*_puts(record, after), *entries, *held)
+            except ConflictError:
+                now = self._records.get(LATEST, after.model)
+                if held or (now and now.revision) != (record and record.revision):
+                    raise
+                continue
+            return
+        raise ConflictError(f"model {after.model!r} is being changed by too many processes", hint="try again")
 
-    def _puts(self, record: Record | None, after: Deployment, action: str, who: str | None) -> list[Put]:
-        data = after.to_dict()
-        puts = [Put(LATEST, after.model, data, record.revision if record else ABSENT)]
-        if after.over:
-            puts.append(Put(HISTORY, f"{after.model}/{after.number:08d}", data))
-        tried = after.tried[0].version
-        puts.append(self._registry.audit_put(who, action, after.model, tried, after.why))
-        return puts
+
+def _puts(record: Record | None, after: Deployment) -> list[Put]:
+    data = after.to_dict()
+    puts = [Put(LATEST, after.model, data, record.revision if record else ABSENT)]
+    if after.over:
+        puts.append(Put(HISTORY, f"{after.model}/{after.number:08d}", data))
+    return puts
+
+
+def _deed(action: str, after: Deployment) -> Deed:
+    return Deed(action, after.tried[0].version, after.why)
 
 
 def _check(made: Deployment) -> None:

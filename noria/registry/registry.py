@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
-import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +17,18 @@ from noria.core import (
     SystemClock,
     allowed,
     check_name,
-    to_iso,
 )
+from noria.registry.decisions import Decisions
 from noria.registry.deployment import CHAMPION
-from noria.registry.version import Lineage, ModelVersion, Signature, parse_label
-from noria.storage import ABSENT, Blob, BlobStore, Put, Record, Records, Workspace, open_blobs, open_records
+from noria.registry.trail import AuditEntry, Deed, Trail
+from noria.registry.version import Lineage, ModelVersion, Signature, parse_label, record_key
+from noria.storage import ABSENT, Blob, BlobStore, Put, Records, Workspace, open_blobs, open_records
 
 _RETRIES = 1_000
 """Of one registration, when others come first: each time one of them gets a number."""
 
 
-@dataclass(frozen=True)
-class AuditEntry:
-    """Who did what, when and why."""
-
-    at: str
-    who: str
-    action: str
-    model: str
-    version: int
-    why: str
-
-
-class ModelRegistry:
+class ModelRegistry(Decisions):
     """Versions and aliases of models, in a records store and a blob store.
 
     >>> import tempfile
@@ -70,7 +57,7 @@ class ModelRegistry:
             records = open_records(records)
         if blobs is None:
             raise TypeError("a registry on a records store needs a blob store too")
-        self._records = records
+        super().__init__(records, Trail(records, clock or SystemClock()))
         self._blobs = open_blobs(str(blobs)) if isinstance(blobs, (str, Path)) else blobs
         self._clock = clock or SystemClock()
 
@@ -133,53 +120,11 @@ class ModelRegistry:
         made = replace(draft, version=state["latest"] + 1)
         self._records.commit(
             Put("models", made.name, {**state, "latest": made.version}, model.revision if model else ABSENT),
-            Put("versions", _key(made.name, made.version), made.to_dict(), ABSENT),
+            Put("versions", record_key(made.name, made.version), made.to_dict(), ABSENT),
             Put("registrations", f"{made.name}/{made.run_id}", {"version": made.version}, ABSENT),
-            self.audit_put(who, "register", made.name, made.version, f"run {made.run_id}"),
+            *self.trail.puts(made.name, who, Deed("register", made.version, f"run {made.run_id}")),
         )
         return made
-
-    def promote(
-        self,
-        name: str,
-        version: int,
-        *,
-        alias: str = CHAMPION,
-        why: str = "",
-        who: str | None = None,
-        also: Sequence[Put] = (),
-    ) -> None:
-        """Point an alias at a version. The version before it is kept for `rollback`.
-
-        `also` is committed with it, or without it where the alias points there already.
-
-        Raises:
-            NotFoundError: there is no such model or version.
-            ConflictError: another process moved the alias at the same time.
-        """
-        self._version(name, version)
-        model = self._model(name)
-        if model.data["aliases"].get(alias) == version:
-            self._records.commit(*also)
-            return
-        history = [*model.data["history"].get(alias, []), version]
-        self._move(model, alias, version, history, "promote", why, who, also)
-
-    def rollback(self, name: str, *, alias: str = CHAMPION, why: str = "", who: str | None = None) -> ModelVersion:
-        """Point an alias back at the version that it pointed at before; returns that version.
-
-        Raises:
-            NotFoundError: there is no version to go back to.
-        """
-        model = self._model(name)
-        history = model.data["history"].get(alias, [])
-        if len(history) < 2:
-            raise NotFoundError(
-                f"{name}@{alias} has no earlier version to go back to",
-                hint=f"promote another one: noria models promote {name}@VERSION",
-            )
-        self._move(model, alias, history[-2], history[:-1], "rollback", why, who)
-        return self._version(name, history[-2])
 
     def get(self, label: str, version: int | str | None = None) -> ModelVersion:
         """A version by number or alias: `get("movies@3")`, `get("movies", 3)`; the champion by default."""
@@ -269,67 +214,6 @@ class ModelRegistry:
                 ) from error
         return frozenset(found)
 
-    def audit(self, name: str | None = None) -> list[AuditEntry]:
-        """Everything that was done to a model (or to all), the newest first."""
-        entries = [AuditEntry(**record.data) for record in self._records.list("audit", newest_first=True)]
-        return [entry for entry in entries if name in (None, entry.model)]
-
-    def _move(
-        self,
-        model: Record,
-        alias: str,
-        version: int,
-        history: list[int],
-        action: str,
-        why: str,
-        who: str | None,
-        also: Sequence[Put] = (),
-    ) -> None:
-        data = dict(model.data)
-        data["aliases"] = {**data["aliases"], alias: version}
-        data["history"] = {**data["history"], alias: history}
-        self._records.commit(
-            Put("models", model.key, data, model.revision),
-            self.audit_put(who, f"{action} {alias}", model.key, version, why),
-            *also,
-        )
-
-    def _model(self, name: str) -> Record:
-        model = self._records.get("models", name)
-        if model is None:
-            names = [record.key for record in self._records.list("models")]
-            raise NotFoundError(
-                f"there is no model {name!r}", hint=allowed(names, name) if names else "call `noria run`"
-            )
-        return model
-
-    def _version(self, name: str, number: int) -> ModelVersion:
-        record = self._records.get("versions", _key(name, number))
-        if record is None:
-            latest = self._model(name).data["latest"]
-            raise NotFoundError(f"model {name!r} has no version {number}", hint=f"its versions are 1 to {latest}")
-        return ModelVersion.from_dict(record.data)
-
-    def audit_put(self, who: str | None, action: str, name: str, version: int, why: str) -> Put:
-        """An entry of the audit trail, to be committed with what it tells."""
-        now = self._clock.now()
-        entry = {
-            "at": to_iso(now),
-            "who": who or _user(),
-            "action": action,
-            "model": name,
-            "version": version,
-            "why": why,
-        }
-        return Put("audit", f"{now:020d}-{secrets.token_hex(4)}", entry, ABSENT)
-
-
-def _key(name: str, number: int) -> str:
-    return f"{name}@{number:08d}"  # so that the order of keys is the order of versions
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without an entry
-        return "unknown"
+    def audit(self, name: str | None = None, **which: Any) -> list[AuditEntry]:
+        """Everything that was done to a model (or to all), the newest first; `which` as in `Trail.entries`."""
+        return self.trail.entries(name, **which)

@@ -88,3 +88,8 @@ def parse_label(label: str) -> tuple[str, str | None]:
     if not name or (separator and not rest):
         raise ConfigError(f"{label!r} doesn't name a model", hint="write MODEL, MODEL@VERSION or MODEL@ALIAS")
     return name, rest or None
+
+
+def record_key(name: str, number: int) -> str:
+    """Under which a version is kept: the order of keys is the order of versions."""
+    return f"{name}@{number:08d}"

@@ -2,9 +2,10 @@
 
 A `ModelTrainingPipeline` joins each label with the features as of its time, splits the rows (`TimeSplit`,
 `GroupSplit`, …), looks for leakage, fits the steps and the estimator on the training part only, with what the
-estimator's library needs of text and gaps, judges them on the other part beside a baseline, and registers the version
+estimator's library needs of text and gaps, judges them on the other part beside baselines, and registers the version
 with all that is needed to answer and to train it again. The version leaves as a servable: `POST /predict`, by entity
-ids or with the features in the body. `rebuild_dataset` makes what a version was trained on again, bit for bit.
+ids or with the features in the body. `rebuild_dataset` makes what a version was trained on again, bit for bit, and
+`reproduce` the version itself.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from noria.training.dataset import Dataset, rebuild_dataset
     from noria.training.metrics import METRICS
     from noria.training.pipeline import ModelTrainingPipeline
+    from noria.training.reproduction import Reproduction, reproduce
     from noria.training.splits import GroupSplit, RandomSplit, Split, StratifiedSplit
     from noria.training.time_splits import LeaveLastOut, RollingSplit, TimeSplit
     from noria.training.torch_module import TorchModule
@@ -27,6 +29,7 @@ _ORIGIN = {
     "METRICS": "metrics",
     "ModelTrainingPipeline": "pipeline",
     "RandomSplit": "splits",
+    "Reproduction": "reproduction",
     "RollingSplit": "time_splits",
     "Split": "splits",
     "StratifiedSplit": "splits",
@@ -34,6 +37,7 @@ _ORIGIN = {
     "TorchModule": "torch_module",
     "rebuild_dataset": "dataset",
     "recency": "weights",
+    "reproduce": "reproduction",
 }
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "LeaveLastOut",
     "ModelTrainingPipeline",
     "RandomSplit",
+    "Reproduction",
     "RollingSplit",
     "Split",
     "StratifiedSplit",
@@ -50,6 +55,7 @@ __all__ = [
     "TorchModule",
     "rebuild_dataset",
     "recency",
+    "reproduce",
 ]
 
 __getattr__ = exports(__name__, _ORIGIN)

@@ -175,7 +175,7 @@ def rebuild_dataset(workspace: Workspace, version: ModelVersion | str) -> Datase
             f"{version.label} keeps no training set", hint="it was trained by an older noria, or registered by hand"
         )
     try:
-        frame, _ = _selection(kept, version).read(workspace)
+        frame, _ = selection_of(version).read(workspace)
     except (NotFoundError, StorageError) as error:
         read = ", ".join(f"{name} version {number}" for name, number in kept["versions"].items())
         raise NotFoundError(
@@ -188,7 +188,13 @@ def rebuild_dataset(workspace: Workspace, version: ModelVersion | str) -> Datase
     return Dataset(_with_parts(frame, registry, version), kept["digest"], dict(kept["versions"]))
 
 
-def _selection(kept: dict[str, Any], version: ModelVersion) -> Selection:
+def selection_of(version: ModelVersion) -> Selection:
+    """The rows that a version was made of, as its record says.
+
+    Raises:
+        DataError: an expression of it can't be made again.
+    """
+    kept = version.lineage.dataset
     try:
         return Selection(
             kept["labels"],
@@ -218,12 +224,19 @@ def _loaded(kept: dict[str, Any], name: str) -> pl.Expr | None:
     return loaded(state, by_row=False)
 
 
+def parts_of(registry: ModelRegistry, version: ModelVersion, rows: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of a version's rows taught and which judged; all False where it doesn't say."""
+    if PARTS_FILE not in version.files:
+        return np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+    packed = zlib.decompress(registry.files(version)[PARTS_FILE].read_bytes())
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=2 * rows).astype(np.bool_)
+    return bits[:rows], bits[rows:]
+
+
 def _with_parts(frame: pl.DataFrame, registry: ModelRegistry, version: ModelVersion) -> pl.DataFrame:
     if PARTS_FILE not in version.files:
         return frame
-    packed = zlib.decompress(registry.files(version)[PARTS_FILE].read_bytes())
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=2 * len(frame)).astype(np.bool_)
-    train, test = pl.Series(bits[: len(frame)]), pl.Series(bits[len(frame) :])
+    train, test = (pl.Series(part) for part in parts_of(registry, version, len(frame)))
     return frame.with_columns(pl.when(train).then(pl.lit("train")).when(test).then(pl.lit("test")).alias(PART))
 
 

@@ -20,10 +20,13 @@ from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
 from noria.training.estimator import dump
+from noria.training.evidence import TestRows
 from noria.training.fast import predictor_of
+from noria.training.gating import admit, check_gates
 from noria.training.leakage import Leakage, find_leakage
 from noria.training.learner import Learned, Lesson, learn, rows_of
 from noria.training.metrics import METRICS, check_metrics, judge
+from noria.training.remembered import remembered
 from noria.training.soundness import check_lesson, check_target
 from noria.training.splits import Fold, earlier_folds
 from noria.training.weights import row_weights
@@ -73,6 +76,7 @@ def train_and_register(
 ) -> Outcome:
     """Everything that a run of the pipeline does."""
     check_metrics(tuple(pipeline.metrics))
+    check_gates(pipeline.gates)
     chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
         examples = join(pipeline, workspace, chosen)
@@ -86,7 +90,7 @@ def train_and_register(
         made_of,
     )
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
-    verdict = _promote(pipeline, workspace, version, fitted)
+    verdict = _promote(pipeline, workspace, version, fitted, TestRows(examples.frame, fitted.test))
     notes = {
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
         "version": version,
@@ -129,7 +133,11 @@ def _register(
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.metrics,
-        parameters={**pipeline.to_dict(), **_made_so(fitted)},
+        parameters={
+            **pipeline.to_dict(),
+            **_made_so(fitted),
+            **remembered(pipeline.gates, fitted.learned.estimator, workspace.settings.run.seed),
+        },
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
     )
@@ -148,7 +156,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _promote(pipeline: ModelTrainingPipeline, workspace: Workspace, version: int, fitted: Fitted) -> str:
+def _promote(
+    pipeline: ModelTrainingPipeline, workspace: Workspace, version: int, fitted: Fitted, rows: TestRows
+) -> str:
     """Make the version the champion if it has to be; gives the verdict in words."""
     registry = ModelRegistry.of(workspace)
     verdict = _verdict(pipeline.metrics[0], fitted)
@@ -157,11 +167,14 @@ def _promote(pipeline: ModelTrainingPipeline, workspace: Workspace, version: int
     if wins and tried is not None:
         verdict += f"; not promoted, because {tried.doing}"
     elif wins:
+        passed = admit(workspace, pipeline.gates, registry.get(pipeline.name, version), rows)
+        if passed.refusal:
+            return f"{verdict}; not promoted: {passed.refusal}"
         if pipeline.groups:
             # Their values are kept up for as long as this model answers; said first, so that a kill in between leaves
             # no champion whose values nobody keeps.
             FeatureStore(workspace).catalog.hold(pipeline.name, [group.online_spec() for group in pipeline.groups])
-        registry.promote(pipeline.name, version, why=verdict)
+        registry.promote(pipeline.name, version, why=verdict, before=passed.champion, verdicts=passed.verdicts)
     return verdict
 
 

@@ -10,6 +10,7 @@ from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed
 from noria.features import BoundOnDemand, FeatureGroup, OnDemand, bound
 from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
+from noria.registry.evidence import Gate
 from noria.storage import Workspace
 from noria.training.splits import Split
 from noria.training.time_splits import TimeSplit
@@ -45,6 +46,8 @@ class ModelTrainingPipeline:
         promote: whether a version that beats the baseline becomes the champion. If not, it is only registered, to be
             tried by `noria deploy`; the very first one becomes the champion all the same: somebody has to answer.
             None does while something of this model is tried.
+        gates: what it has to pass beside that, such as `nr.better("roc_auc", by=0.002)`; they change nothing about
+            the model, so that other gates make no other version.
 
     Raises:
         ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
@@ -62,6 +65,7 @@ class ModelTrainingPipeline:
     early_stopping: int | None = None
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
     promote: bool = True
+    gates: Sequence[Gate] = ()
     description: str = "Learns from past examples to predict new ones."
     kind: str = field(default="training", init=False)
 

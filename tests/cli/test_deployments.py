@@ -184,9 +184,9 @@ def test_a_winner_and_another_champion_are_told(call: Call, project: Path) -> No
     assert "to end it: noria deployment finish late --winner treatment" in told
     refused = call("models", "promote", "late@2", status=1)
     assert "ab late/1 is running: treatment 4 answers 50%, control 3 answers 50%" in refused
-    assert "--force promotes all the same" in refused
+    assert "--force --why REASON promotes all the same" in refused
     assert "no version 9" in call("models", "promote", "late@9", status=1)
-    call("models", "promote", "late@2", "--force")
+    call("models", "promote", "late@2", "--force", "--why", "sure")
     assert "version 2 has become the champion meanwhile" in call("deployment", "show", "late")
     assert "--force" in call("deployment", "finish", "late", "--winner", "treatment", status=1)
     call("deployment", "finish", "late", "--winner", "treatment", "--force")

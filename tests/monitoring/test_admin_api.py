@@ -50,6 +50,22 @@ def test_models_are_listed_shown_promoted_and_rolled_back(client: httpx.Client) 
     ]
 
 
+def test_gates_are_judged_from_the_record(client: httpx.Client, settings: Settings) -> None:
+    with Workspace.open(settings) as workspace:
+        gates = [{"gate": "limit", "metric": "f1", "least": 0.6, "most": None}]
+        ModelRegistry.of(workspace).register(
+            "late", {"m": b"x"}, servable="doubler", run_id="e", metrics={"f1": 0.5}, parameters={"gates": gates}
+        )
+    client.timeout = httpx.Timeout(60)  # the first one loads the model libraries
+    refused = problem(post(client, "/api/models/late/promote", version=5), 409)
+    assert "late@5 doesn't pass its gates: f1 at least 0.6: 0.5000" in refused["detail"]
+    assert problem(post(client, "/api/models/late/promote", version=5, force=True), 422)["field"] == "why"
+    forced = post(client, "/api/models/late/promote", version=5, force=True, why="it is urgent")
+    assert forced.json()["champion"]["version"] == 5
+    (last,) = client.get("/api/audit", params={"model": "late", "limit": 1}).json()
+    assert (last["why"], last["verdicts"][0]["passed"]) == ("it is urgent", False)
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [

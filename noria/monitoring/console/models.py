@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from noria.core import RequestError
 from noria.monitoring.console.desk import Desk
 from noria.registry import CHAMPION, AuditEntry, Deployment, ModelVersion
 
@@ -33,10 +34,15 @@ class ModelDetails(msgspec.Struct, frozen=True):
 
 
 class Promote(msgspec.Struct, forbid_unknown_fields=True):
-    """Which version answers from now on, and why."""
+    """Which version answers from now on, and why.
+
+    Attributes:
+        force: even if it doesn't pass its gates, or another one is tried; then `why` must be told.
+    """
 
     version: int
     why: str = ""
+    force: bool = False
 
 
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,10 +91,27 @@ def version(desk: Desk, model: str, version: int) -> ModelVersion:
 
 
 def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
-    """Make a version the champion, at once and for everybody."""
-    desk.deployments.check_idle(model)
+    """Make a version the champion, at once and for everybody.
+
+    It has to pass the gates that were declared when it was trained.
+    """
+    if body.force and not body.why.strip():
+        raise RequestError("a forced promotion needs its reason", status=422, field="why")
+    found = desk.registry.get(model, body.version)
+    if found.parameters.get("gates"):
+        _past_gates(desk, found, body)
+        return next(one for one in listing(desk) if one.name == model)
+    if not body.force:
+        desk.deployments.check_idle(model)
     desk.registry.promote(model, body.version, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
+
+
+def _past_gates(desk: Desk, version: ModelVersion, body: Promote) -> None:
+    from noria.training.gating import kept_gates, promote  # brings model libraries, which the console starts without
+
+    workspace = desk.project.workspace()
+    promote(workspace, version, kept_gates(version), force=body.force, why=body.why, who=desk.who)
 
 
 def rollback(desk: Desk, model: str, body: Reason) -> RolledBack:

@@ -1,0 +1,97 @@
+"""Two models' answers to the same rows, compared: bit for bit, and by metrics within their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.registry import ModelVersion
+from noria.training.metrics import METRICS, judge
+
+Answered: TypeAlias = tuple[NDArray[Any], NDArray[np.float64] | None]
+"""Predictions, [n], and the positive class's probabilities, [n], where there are."""
+
+_RESAMPLES = 200
+_MOST = 10_000
+"""Of the bootstrap: how many resamples, of how many rows at most."""
+
+
+@dataclass(frozen=True)
+class Refound:
+    """A metric: as registered, as it is now, and the 95 % interval of the registered one, if that is of any use."""
+
+    then: float
+    now: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether chance explains the difference."""
+        if self.low is None or self.high is None:
+            return self.now == self.then
+        return self.low <= self.now <= self.high or self.now == self.then
+
+
+def difference(then: Answered, now: Answered) -> tuple[int, float]:
+    """How many rows have another answer, bit for bit, and by how much at most; every NaN is the same."""
+    other, largest = np.zeros(len(then[0]), np.bool_), 0.0
+    for before, after in zip(then, now, strict=True):
+        if before is None or after is None:
+            other |= (before is None) != (after is None)
+            continue
+        if before.dtype.kind == "f" and after.dtype.kind == "f":
+            different = (before.view(np.int64) != after.view(np.int64)) & ~(np.isnan(before) & np.isnan(after))
+            gaps = np.abs(before - after)[different]
+            largest = max(largest, float(np.nanmax(gaps, initial=0.0)) if len(gaps) else 0.0)
+        else:
+            different = before != after
+        other |= different
+    return int(other.sum()), largest
+
+
+def refound(
+    version: ModelVersion, truth: NDArray[Any], test: NDArray[np.bool_], then: Answered, now: Answered
+) -> dict[str, Refound]:
+    """The version's metrics on its test rows, from its answers then and now.
+
+    The interval is the one that the version keeps, or a bootstrap's where answers differ and it keeps none.
+    """
+    truth = truth[test]
+    (old, old_scores), (new, new_scores) = (
+        (predicted[test], None if scores is None else scores[test]) for predicted, scores in (then, now)
+    )
+    kept: Mapping[str, Any] = (version.parameters.get("evaluation") or {}).get("metrics") or {}
+    same = difference((old, old_scores), (new, new_scores))[0] == 0
+    seed = int(version.parameters.get("seed", 0))
+    found = {}
+    for name, registered in version.metrics.items():
+        if name not in METRICS or (METRICS[name].needs_scores and (old_scores is None or new_scores is None)):
+            continue
+        value = float(registered[0] if isinstance(registered, list) else registered)
+        low, high = (kept.get(name, {}).get(end) for end in ("low", "high"))
+        if (low is None or high is None) and not same:
+            low, high = _interval(name, truth, old, old_scores, seed)
+        found[name] = Refound(value, float(judge((name,), truth, new, new_scores)[name]), low, high)
+    return found
+
+
+def _interval(
+    name: str, truth: NDArray[Any], predicted: NDArray[Any], scores: NDArray[np.float64] | None, seed: int
+) -> tuple[float, float]:
+    """The 95 % interval of a metric: bootstrap, percentiles."""
+    random, rows = np.random.default_rng(seed), len(truth)
+    found = []
+    for _ in range(_RESAMPLES):
+        drawn = random.integers(0, rows, min(rows, _MOST))
+        if METRICS[name].needs_scores and len(np.unique(truth[drawn])) < 2:
+            continue
+        found.append(judge((name,), truth[drawn], predicted[drawn], None if scores is None else scores[drawn])[name])
+    if not found:
+        return float("nan"), float("nan")
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)

@@ -1,0 +1,283 @@
+"""What gates have to know of a version, gathered.
+
+The candidate and the champion are judged on the same rows: those of the candidate's test part, without those that the
+champion learned from, as far as that can be told. The champion reads its own features of these rows, as of the same
+instants. Where the rows can't be read any more, what was recorded with each version has to do, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from noria.core import DataError, NoriaError, NotFoundError
+from noria.registry import ModelRegistry, ModelVersion
+from noria.registry.evidence import Evidence, Needs
+from noria.storage import Workspace
+from noria.training.dataset import PART, TARGET, parts_of, rebuild_dataset, selection_of
+from noria.training.metrics import METRICS, judge
+from noria.training.servable import TabularServable
+from noria.training.servable import load as load_servable
+from noria.training.tables import MAX_TABLE_ROWS, Table
+
+TABULAR = "tabular"
+_ENOUGH = 30
+"""Rows that neither version has learned from; with fewer, all test rows judge."""
+_REQUESTS = 500
+_SECONDS = 1.0
+"""How often a row is asked for, and how long at most, to measure the latency."""
+_RESAMPLES = 200
+_MOST = 20_000
+"""Of the bootstrap: how many resamples, of how many rows at most."""
+_MISSING = "(missing)"
+_VALUES = 200
+"""Values that a column of slices may have."""
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """What a version was made of: `frame` as it was joined, with `TARGET`, and which of its rows judged the version."""
+
+    __test__ = False  # no test of pytest's
+
+    frame: pl.DataFrame
+    test: NDArray[np.bool_]
+
+
+def evidence(
+    workspace: Workspace,
+    needs: Needs,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    rows: TestRows | None,
+) -> tuple[Evidence, Evidence | None]:
+    """What is known of the candidate and of the champion; `rows` is what the candidate was made of, if at hand."""
+    ours = _recorded(candidate)
+    theirs = None if champion is None else _recorded(champion)
+    if needs.latency:
+        ours = _with_latency(workspace, candidate, ours)
+    if not needs.metrics:
+        return ours, theirs
+    try:
+        return _on_same_rows(workspace, needs, candidate, champion, rows, ours, theirs)
+    except NoriaError as error:  # the versions' own figures have to do
+        reason = f"the same rows can't be read: {error.message}"
+        ours = replace(
+            ours, rows=f"each version's own test rows ({reason})", missing={**ours.missing, "slices": reason}
+        )
+        return ours, theirs
+
+
+def _recorded(version: ModelVersion) -> Evidence:
+    """What was written down when the version was registered."""
+    kept = version.parameters.get("evaluation") or {}
+    figures = {name: one for name, one in (kept.get("metrics") or {}).items() if one.get("value") is not None}
+    values = {name: float(v[0] if isinstance(v, list) else v) for name, v in version.metrics.items()}
+    intervals = {name: (float(v[1]), float(v[2])) for name, v in version.metrics.items() if isinstance(v, list)}
+    for name, one in figures.items():
+        values[name] = float(one["value"])
+        if one.get("low") is not None and one.get("high") is not None:
+            intervals[name] = (float(one["low"]), float(one["high"]))
+    return Evidence(
+        version.label,
+        values,
+        intervals,
+        slices=kept.get("slices") or {},
+        size=sum(blob.size for blob in version.files.values()),
+        rows="its own test rows",
+        lower=frozenset(name for name, metric in METRICS.items() if not metric.greater_is_better),
+    )
+
+
+def _on_same_rows(
+    workspace: Workspace,
+    needs: Needs,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    rows: TestRows | None,
+    ours: Evidence,
+    theirs: Evidence | None,
+) -> tuple[Evidence, Evidence | None]:
+    if candidate.servable != TABULAR:
+        raise DataError(f"{candidate.label} isn't a tabular model")
+    rows = rows or _made_again(workspace, candidate)
+    if champion is None or theirs is None:
+        told = f"{int(rows.test.sum()):,} test rows"
+        columns = rows.frame.filter(pl.Series(rows.test))
+        return _judged(needs, _Answers.of(workspace, candidate, columns), columns, ours, told), None
+    frame = _rows_of_champion(workspace, candidate, champion, rows.frame)
+    mask, told = _fair(workspace, candidate, champion, rows)
+    columns, chosen = rows.frame.filter(pl.Series(mask)), frame.filter(pl.Series(mask))
+    mine = _Answers.of(workspace, candidate, columns)
+    other = _Answers.of(workspace, champion, chosen)
+    seed = workspace.settings.run.seed
+
+    def gain(metric: str, column: str = "", value: str = "") -> tuple[float, float]:
+        if not column:
+            return interval_of_gain(metric, mine, other, seed)
+        mask = (columns[column].cast(pl.String).fill_null(_MISSING) == value).to_numpy()
+        return interval_of_gain(metric, mine[mask], other[mask], seed)
+
+    return replace(_judged(needs, mine, columns, ours, told), gain=gain), _judged(needs, other, columns, theirs, told)
+
+
+def _made_again(workspace: Workspace, version: ModelVersion) -> TestRows:
+    frame = rebuild_dataset(workspace, version).frame
+    if PART not in frame.columns or TARGET not in frame.columns:
+        raise NotFoundError(f"{version.label} doesn't say which rows judged it")
+    return TestRows(frame.drop(PART), (frame[PART] == "test").fill_null(False).to_numpy())
+
+
+def _rows_of_champion(
+    workspace: Workspace, candidate: ModelVersion, champion: ModelVersion, frame: pl.DataFrame
+) -> pl.DataFrame:
+    """The candidate's rows with what the champion reads, by the champion's definitions."""
+    ours, theirs = candidate.lineage.dataset, champion.lineage.dataset
+    if champion.servable != TABULAR or any(
+        ours.get(part) != theirs.get(part) for part in ("labels", "target", "where")
+    ):
+        raise DataError(f"{champion.label} predicts something else, or for other rows")
+    if all(ours.get(part) == theirs.get(part) for part in ("columns", "groups", "on_demand", "features")):
+        return frame
+    chosen = selection_of(champion)
+    newest = {name: workspace.table(name).version() or 0 for name in chosen.versions}
+    made, _ = replace(chosen, versions={**newest, **candidate.lineage.dataset["versions"]}).read(workspace)
+    if len(made) != len(frame) or not made[TARGET].equals(frame[TARGET]):
+        raise DataError(f"the rows of {champion.label} can't be told to be those of {candidate.label}")
+    return made
+
+
+def _fair(
+    workspace: Workspace, candidate: ModelVersion, champion: ModelVersion, rows: TestRows
+) -> tuple[NDArray[np.bool_], str]:
+    """The test rows that neither version has learned from, and what they are in words."""
+    labels = candidate.lineage.dataset["labels"]
+    before, now = (int(one.lineage.dataset["versions"][labels]) for one in (champion, candidate))
+    count = int(champion.lineage.dataset["rows"])
+    is_grown = before == now or (before < now and workspace.table(labels).added(before, now) is not None)
+    if not is_grown or count > len(rows.test):
+        return rows.test, f"{int(rows.test.sum()):,} test rows, which {champion.label} may have learned from"
+    learned = np.zeros(len(rows.test), np.bool_)
+    learned[:count] = parts_of(ModelRegistry.of(workspace), champion, count)[0]
+    fair = rows.test & ~learned
+    if fair.sum() >= _ENOUGH:
+        return fair, f"{int(fair.sum()):,} rows that neither has learned from"
+    seen = int((rows.test & learned).sum())
+    told = f", {seen:,} of which {champion.label} has learned from" if seen else ""
+    return rows.test, f"{int(rows.test.sum()):,} test rows{told}"
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What was true of some rows, and what a version says."""
+
+    truth: NDArray[Any]
+    predicted: NDArray[Any]
+    scores: NDArray[np.float64] | None
+
+    @staticmethod
+    def of(workspace: Workspace, version: ModelVersion, frame: pl.DataFrame) -> _Answers:
+        return _Answers(frame[TARGET].to_numpy(), *answers(load_servable(version, workspace), frame))
+
+    def __getitem__(self, rows: NDArray[Any]) -> _Answers:
+        return _Answers(self.truth[rows], self.predicted[rows], None if self.scores is None else self.scores[rows])
+
+    def gives(self, metric: str) -> bool:
+        return self.scores is not None or not METRICS[metric].needs_scores
+
+    def value(self, metric: str) -> float:
+        """The metric; NaN where it means nothing: ranks and odds of one class."""
+        if METRICS[metric].needs_scores and len(np.unique(self.truth)) < 2:
+            return float("nan")
+        return float(judge((metric,), self.truth, self.predicted, self.scores)[metric])
+
+
+def interval_of_gain(metric: str, ours: _Answers, theirs: _Answers, seed: int) -> tuple[float, float]:
+    """The 95 % interval of how much better ours is: paired bootstrap, percentiles (Efron 1979).
+
+    Of more than 20,000 rows each resample takes 20,000, which makes the interval wider than it would be.
+    """
+    random, rows = np.random.default_rng(seed), len(ours.truth)
+    sign = 1.0 if METRICS[metric].greater_is_better else -1.0
+    found = []
+    for _ in range(_RESAMPLES):
+        drawn = random.integers(0, rows, min(rows, _MOST))
+        found.append(sign * (ours[drawn].value(metric) - theirs[drawn].value(metric)))
+    low, high = np.nanpercentile(found, (2.5, 97.5)) if np.isfinite(found).any() else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _judged(needs: Needs, answered: _Answers, columns: pl.DataFrame, evidence: Evidence, told: str) -> Evidence:
+    """The evidence with metrics of these rows, and of the slices that their columns make."""
+    usable = tuple(name for name in needs.metrics if answered.gives(name))
+    slices, missing = {}, {}
+    for column in needs.columns:
+        found = _slices(column, columns)
+        if isinstance(found, str):
+            missing["slices"] = found
+            continue
+        slices[column] = {value: _slice(usable, answered[mask]) for value, mask in found.items()}
+    metrics = {name: value for name in usable if np.isfinite(value := answered.value(name))}
+    return replace(
+        evidence,
+        metrics=metrics,
+        slices=slices or evidence.slices,
+        rows=told,
+        missing={**evidence.missing, **missing},
+    )
+
+
+def answers(servable: TabularServable, frame: pl.DataFrame) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """What a version answers to rows of its inputs: predictions, and the positive class's probabilities if any."""
+    inputs = frame.select(servable.inputs.names)
+    predictions: list[Any] = []
+    scores: list[float] | None = []
+    for start in range(0, len(inputs), MAX_TABLE_ROWS):
+        (answer,) = servable.answer("predict", [Table(inputs.slice(start, MAX_TABLE_ROWS))])
+        if isinstance(answer, NoriaError):
+            raise answer
+        predictions += answer.predictions
+        scores = None if scores is None or answer.scores is None else scores + answer.scores
+    return np.asarray(predictions), None if scores is None else np.asarray(scores, dtype=np.float64)
+
+
+def _slices(column: str, frame: pl.DataFrame) -> dict[str, NDArray[np.bool_]] | str:
+    """The rows of each value; or why there are none."""
+    if column not in frame.columns or column == TARGET:
+        return f"its rows have no column {column!r}: {', '.join(name for name in frame.columns if name != TARGET)}"
+    values = frame[column].cast(pl.String).fill_null(_MISSING)
+    distinct = values.unique().sort().to_list()
+    if len(distinct) > _VALUES:
+        return f"{column} has {len(distinct):,} values, and {_VALUES} slices are the most"
+    return {value: (values == value).to_numpy() for value in distinct}
+
+
+def _slice(names: Sequence[str], answered: _Answers) -> dict[str, Any]:
+    found: dict[str, Any] = {"rows": len(answered.truth)}
+    values = {name: answered.value(name) for name in names}
+    return found | {name: {"value": value} for name, value in values.items() if np.isfinite(value)}
+
+
+def _with_latency(workspace: Workspace, version: ModelVersion, evidence: Evidence) -> Evidence:
+    """The 99th percentile over many requests for the version's example, one row each."""
+    example = version.signature.example
+    if version.servable != TABULAR or "instances" not in example:
+        reason = f"{version.label} has no example of a tabular model"
+        return replace(evidence, missing={**evidence.missing, "latency": reason})
+    servable = load_servable(version, workspace)
+    body = msgspec.json.encode({"instances": example["instances"][:1]})
+    servable.warm_up()
+    taken: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(taken) < _REQUESTS and (not taken or time.perf_counter() < end):
+        began = time.perf_counter()
+        servable.answer("predict", [servable.decode("predict", body)])
+        taken.append(time.perf_counter() - began)
+    return replace(evidence, latency=float(np.percentile(taken, 99)))
