@@ -62,7 +62,15 @@ _ROOMS = {
         "top_k",
     ),
     "noria.registry": ("ModelRegistry",),
-    "noria.training": ("LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "TimeSplit"),
+    "noria.training": (
+        "LeaveLastOut",
+        "ModelTrainingPipeline",
+        "RandomSplit",
+        "TimeSplit",
+        "by_day",
+        "by_month",
+        "by_week",
+    ),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
@@ -242,6 +250,15 @@ if TYPE_CHECKING:
     )
     from noria.training import (
         TimeSplit as TimeSplit,
+    )
+    from noria.training import (
+        by_day as by_day,
+    )
+    from noria.training import (
+        by_month as by_month,
+    )
+    from noria.training import (
+        by_week as by_week,
     )
 else:
 

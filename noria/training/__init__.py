@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from noria.training.dataset import Dataset, rebuild_dataset
     from noria.training.metrics import METRICS
     from noria.training.pipeline import ModelTrainingPipeline
+    from noria.training.slices import by_day, by_month, by_week
     from noria.training.splits import LeaveLastOut, RandomSplit, Split, TimeSplit
 
 _ORIGIN = {
@@ -25,6 +26,9 @@ _ORIGIN = {
     "RandomSplit": "splits",
     "Split": "splits",
     "TimeSplit": "splits",
+    "by_day": "slices",
+    "by_month": "slices",
+    "by_week": "slices",
     "rebuild_dataset": "dataset",
 }
 
@@ -36,6 +40,9 @@ __all__ = [
     "RandomSplit",
     "Split",
     "TimeSplit",
+    "by_day",
+    "by_month",
+    "by_week",
     "rebuild_dataset",
 ]
 

@@ -16,10 +16,12 @@ from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import dump, scores
+from noria.training.estimator import dump
+from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.fast import predictor_of
 from noria.training.learner import Learned, Lesson, learn
-from noria.training.metrics import METRICS, check_metrics, judge
+from noria.training.metrics import check_metrics
+from noria.training.slices import column_of
 
 if TYPE_CHECKING:
     from noria.training.pipeline import ModelTrainingPipeline
@@ -45,8 +47,7 @@ class Fitted:
     """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which."""
 
     learned: Learned
-    metrics: dict[str, float]
-    baseline: dict[str, float]
+    judged: Evaluation
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
 
@@ -72,7 +73,8 @@ def train_and_register(
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
     verdict = _promote(pipeline, workspace, version, fitted)
     notes = {
-        "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
+        "models": {pipeline.name: fitted.judged.values, "baseline": fitted.judged.baseline},
+        "metrics": fitted.judged.line(),
         "version": version,
         "verdict": verdict,
         "trained_on": int(fitted.train.sum()),
@@ -109,8 +111,8 @@ def _register(
             "entities": _entities(pipeline),
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
-        metrics=fitted.metrics,
-        parameters=pipeline.to_dict(),
+        metrics=fitted.judged.values,
+        parameters=pipeline.to_dict() | {"evaluation": fitted.judged.to_dict()},
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
     )
@@ -120,8 +122,8 @@ def _register(
 def _promote(pipeline: ModelTrainingPipeline, workspace: Workspace, version: int, fitted: Fitted) -> str:
     """Make the version the champion if it has to be; gives the verdict in words."""
     registry = ModelRegistry.of(workspace)
-    verdict = _verdict(pipeline.metrics[0], fitted)
-    wins = verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name))
+    verdict = fitted.judged.verdict
+    wins = fitted.judged.is_better and (pipeline.promote or not registry.champions(pipeline.name))
     tried = Deployments.of(workspace).tried(pipeline.name)
     if wins and tried is not None:
         verdict += f"; not promoted, because {tried.doing}"
@@ -139,7 +141,9 @@ def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selectio
     labels = pipeline.labels
     keys = [key for group in pipeline.groups for key in group.keys]
     given = [name for part in pipeline.on_demand for name in part.inputs.names]
-    own = dict.fromkeys((*keys, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given))
+    sliced = [name for name in (column_of(one, labels.time) for one in pipeline.slices) if name in labels.schema]
+    time = (labels.time,) if labels.time is not None else ()
+    own = dict.fromkeys((*keys, *time, *pipeline.columns, *given, *sliced))
     return Selection(
         labels.name,
         pinned_versions(_sources(pipeline), workspace),
@@ -180,18 +184,38 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress
         DataError: the training part has only one class.
     """
     train, test = pipeline.split.masks(examples.times, len(examples.target), seed)
-    truth, held_out = examples.target[train], examples.target[test]
+    truth = examples.target[train]
     if len(np.unique(truth)) < 2:
         raise DataError(
             f"model {pipeline.name!r}: all {len(truth)} training rows have the target {truth[0]!r}",
             hint="a model needs examples of at least two values; check the target and the split",
         )
     learned = learn(pipeline.model, _lesson(pipeline, examples, train, seed, progress or NoProgress()))
-    estimator = learned.estimator
-    matrix = learned.inputs.matrix(examples.inputs.filter(pl.Series(test)))
-    names = tuple(pipeline.metrics)
-    metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
-    return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
+    return Fitted(learned, evaluate(_trial(pipeline, examples, learned, train, test, seed)), train, test)
+
+
+def _trial(
+    pipeline: ModelTrainingPipeline,
+    examples: Examples,
+    learned: Learned,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    seed: int,
+) -> Trial:
+    return Trial(
+        learned,
+        examples.frame,
+        pipeline.input_schema().names,
+        examples.target,
+        train,
+        test,
+        tuple(pipeline.metrics),
+        examples.times,
+        pipeline.labels.time,
+        tuple(dict.fromkeys(tuple(group.keys) for group in pipeline.groups)),
+        tuple(pipeline.slices),
+        seed=seed,
+    )
 
 
 def _lesson(
@@ -208,21 +232,6 @@ def _lesson(
         progress=progress,
     )
     return everything.part(train)
-
-
-def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:
-    """What the most frequent value (of a class) or the mean (of a number) would score."""
-    values, counts = np.unique(truth, return_counts=True)
-    regression = truth.dtype.kind == "f"
-    guess = truth.mean() if regression else values[counts.argmax()]
-    share = np.full(len(held_out), float(np.mean(truth == values[-1])))
-    return judge(names, held_out, np.full(len(held_out), guess), share)
-
-
-def _verdict(metric: str, fitted: Fitted) -> str:
-    value, baseline = fitted.metrics[metric], fitted.baseline[metric]
-    better = value > baseline if METRICS[metric].greater_is_better else value < baseline
-    return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
 
 
 def _definitions(pipeline: ModelTrainingPipeline) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
@@ -11,6 +11,7 @@ from noria.features import BoundOnDemand, FeatureGroup, OnDemand, bound
 from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
+from noria.training.slices import Slice, column_of
 from noria.training.splits import Split, TimeSplit
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class ModelTrainingPipeline:
         promote: whether a version that beats the baseline becomes the champion. If not, it is only registered, to be
             tried by `noria deploy`; the very first one becomes the champion all the same: somebody has to answer.
             None does while something of this model is tried.
+        slices: parts of the rows that are judged by themselves: columns of the labels, inputs, `nr.by_month()`; by
+            default the inputs with few values, and time.
 
     Raises:
         ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
@@ -52,6 +55,7 @@ class ModelTrainingPipeline:
     split: Split = field(default_factory=TimeSplit)
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
     promote: bool = True
+    slices: Sequence[Slice] = ()
     description: str = "Learns from past examples to predict new ones."
     kind: str = field(default="training", init=False)
 
@@ -65,6 +69,8 @@ class ModelTrainingPipeline:
             self._check_inputs(part)
         if isinstance(self.target, str):
             self._check_column(self.target)
+        for one in self.slices:
+            self._check_slice(column_of(one, self.labels.time))
         if self.groups and self.labels.time is None:
             raise ConfigError(
                 f"model {self.name!r}: source {self.labels.name!r} has no event time to join features by",
@@ -84,6 +90,15 @@ class ModelTrainingPipeline:
                 f"model {self.name!r}: column {column!r} is an instant, and a model reads numbers, text or Booleans",
                 hint="leave it out, or add a column with the hour or the month",
                 field=column,
+            )
+
+    def _check_slice(self, column: str) -> None:
+        known = dict.fromkeys((*self.input_schema().names, *self.labels.schema.names))
+        if column not in known:
+            raise ConfigError(
+                f"model {self.name!r}: there is no column {column!r} to slice by",
+                hint=allowed(known, column),
+                field="slices",
             )
 
     def _check_inputs(self, part: BoundOnDemand) -> None:
@@ -134,6 +149,9 @@ class ModelTrainingPipeline:
             "steps": [step.to_dict() for step in self.steps],
             "split": self.split.to_dict(),
             "metrics": list(self.metrics),
+            **(
+                {"slices": [one if isinstance(one, str) else asdict(one) for one in self.slices]} if self.slices else {}
+            ),
         }
 
     def inputs(self, settings: Settings) -> dict[str, str]:
