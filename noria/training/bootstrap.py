@@ -139,7 +139,7 @@ def _draws(tasks: Sequence[Task], rows: Rows, resamples: int) -> _Floats:
     """[resamples, tasks] the values of resamples."""
     random = np.random.default_rng(rows.seed)
     prepared = [one.metric.prepare(one.answers) for one in tasks]
-    draw = _drawer(rows)
+    draw = drawer(rows)
     made = np.empty((resamples, len(tasks)))
     step = max(1, _AT_ONCE // max(1, rows.count))
     for start in range(0, resamples, step):
@@ -149,7 +149,7 @@ def _draws(tasks: Sequence[Task], rows: Rows, resamples: int) -> _Floats:
     return made
 
 
-def _drawer(rows: Rows) -> Callable[[np.random.Generator, int], _Floats]:
+def drawer(rows: Rows) -> Callable[[np.random.Generator, int], _Floats]:
     """A function that draws sets of weights, [sets, rows]; each call writes over what the last one gave."""
     units, order = rows.drawn, rows.units
     made = np.empty((0, units))

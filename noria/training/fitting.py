@@ -21,6 +21,8 @@ from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.fast import predictor_of
 from noria.training.learner import Learned, Lesson, learn
 from noria.training.metrics import check_metrics
+from noria.training.report import About
+from noria.training.report import files as report_files
 from noria.training.slices import column_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Fitted:
     """A model that has been judged on rows that it didn't learn from: `train` and `test` tell which."""
 
     learned: Learned
+    trial: Trial
     judged: Evaluation
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
@@ -98,9 +101,24 @@ def _register(
 ) -> int:
     """Add the version to the registry; gives its number."""
     schema = pipeline.input_schema()
+    parameters = pipeline.to_dict()
+    about = About(
+        pipeline.name,
+        pipeline.description,
+        run_id,
+        workspace.clock.now(),
+        parameters,
+        lineage.data,
+        lineage.features,
+        lineage.code,
+    )
     version = ModelRegistry.of(workspace).register(
         pipeline.name,
-        {MODEL_FILE: dump(fitted.learned.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
+        {
+            MODEL_FILE: dump(fitted.learned.estimator),
+            PARTS_FILE: pack_parts(fitted.train, fitted.test),
+            **report_files(about, fitted.trial, fitted.judged),
+        },
         servable="tabular",
         run_id=run_id,
         spec={
@@ -112,7 +130,7 @@ def _register(
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.judged.values,
-        parameters=pipeline.to_dict() | {"evaluation": fitted.judged.to_dict()},
+        parameters=parameters | {"evaluation": fitted.judged.to_dict()},
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
     )
@@ -191,7 +209,8 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress
             hint="a model needs examples of at least two values; check the target and the split",
         )
     learned = learn(pipeline.model, _lesson(pipeline, examples, train, seed, progress or NoProgress()))
-    return Fitted(learned, evaluate(_trial(pipeline, examples, learned, train, test, seed)), train, test)
+    trial = _trial(pipeline, examples, learned, train, test, seed)
+    return Fitted(learned, trial, evaluate(trial), train, test)
 
 
 def _trial(

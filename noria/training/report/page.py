@@ -1,0 +1,286 @@
+"""The page of a report: one HTML document, from the report's content."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from noria.core.markup import Child, Markup, tag
+from noria.training.metrics import METRICS
+from noria.training.report.charts import around, bar, number, row
+from noria.training.report.figures import charts
+
+_SLICES_NOTE = (
+    "Each line is a 95 % interval, the dashed one the value over all rows. Of many slices, about one in twenty lies "
+    "beside it by chance. Slices of fewer than 20 rows (or entities) say too little for a number."
+)
+
+
+def page(report: dict[str, Any], label: str | None = None) -> str:
+    """The document.
+
+    Args:
+        report: the content.
+        label: the version's, such as `late@3`, once it is known.
+    """
+    name = label or report["model"]
+    parts = [
+        _headline(report, name),
+        _warnings(report),
+        _against_baselines(report),
+        _section("How it errs", tag("div", charts(report), class_="charts")),
+        _importance(report),
+        _slices(report["evaluation"]),
+        _data(report),
+        _origin(report, name, label),
+    ]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{name} · model report"),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", _style()),
+    )
+    return "<!doctype html>" + tag("html", head, tag("body", tag("main", parts)), lang="en")
+
+
+@cache
+def _style() -> Markup:
+    return Markup(resources.files(__package__ or "").joinpath("style.css").read_text("utf-8"))
+
+
+def _section(title: str, *parts: Child) -> Markup:
+    return tag("section", tag("h2", title), parts)
+
+
+def _headline(report: dict[str, Any], name: str) -> Markup:
+    evaluation, rows = report["evaluation"], report["rows"]
+    verdict: str = evaluation["verdict"]
+    kind, words = ("good", "better than the baseline")
+    if not verdict.startswith("better"):
+        kind, words = (
+            ("busy", "not judged") if verdict.startswith("not judged") else ("bad", "no better than the baseline")
+        )
+    made = report["made"][:16].replace("T", " ")
+    return tag(
+        "header",
+        tag("div", "noria · model report", class_="kind"),
+        tag("h1", name, tag("span", words, class_=f"badge {kind}")),
+        tag("p", verdict[0].upper() + verdict[1:], ".", class_="lead"),
+        tag("p", report["description"], class_="quiet") if report["description"] else None,
+        tag(
+            "p",
+            f"Trained {made} UTC on {rows['train']:,} rows, judged on {rows['test']:,} that it hadn't seen.",
+            class_="quiet",
+        ),
+        tag("div", (_figure(report, one) for one in report["metrics"]), class_="figures"),
+    )
+
+
+def _figure(report: dict[str, Any], name: str) -> Markup:
+    evaluation = report["evaluation"]
+    found = evaluation["metrics"].get(name)
+    title = tag("span", METRICS[name].title if name in METRICS else name)
+    style = "first" if name == report["metrics"][0] else None
+    if found is None:
+        return tag("div", title, tag("b", "–"), tag("small", "isn't defined for these rows"), class_=style)
+    baseline = evaluation["baselines"].get(evaluation["best"], {}).get(name)
+    against = f"baseline {number(baseline)}" if baseline is not None else None
+    return tag(
+        "div",
+        title,
+        tag("b", number(found["value"])),
+        tag("span", f"{number(found['low'])} to {number(found['high'])}"),
+        tag("small", against),
+        class_=style,
+    )
+
+
+def _warnings(report: dict[str, Any]) -> Markup | None:
+    found = report["parameters"].get("leakage")
+    if not found:
+        return None
+    found = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else [found]
+    items = [tag("li", _words(one)) for one in found]
+    return tag("div", tag("h3", "It may know what it shouldn't", class_="busy"), tag("ul", items), class_="warning")
+
+
+def _words(one: Any) -> str:
+    if isinstance(one, dict):
+        return str(one.get("message") or ", ".join(f"{key}: {value}" for key, value in one.items()))
+    return str(one)
+
+
+def _against_baselines(report: dict[str, Any]) -> Markup:
+    evaluation, names = report["evaluation"], report["metrics"]
+    titles = {"model": "this model"} | evaluation["titles"]
+    values = {"model": {name: one["value"] for name, one in evaluation["metrics"].items()}} | evaluation["baselines"]
+
+    def cell(of: str, name: str) -> Markup:
+        value = values[of].get(name)
+        known = [one[name] for one in values.values() if name in one]
+        best = max(known, default=None) if METRICS[name].greater_is_better else min(known, default=None)
+        return tag("td", number(value), class_="number best" if value is not None and value == best else "number")
+
+    header = tag("tr", tag("td"), (tag("th", METRICS[name].title, scope="col", class_="number") for name in names))
+    body = [tag("tr", tag("th", titles[of], scope="row"), (cell(of, name) for name in names)) for of in values]
+    table = tag("div", tag("table", tag("thead", header), tag("tbody", body)), class_="wide")
+    pictures = [_compared(report, name) for name in names if name in evaluation["metrics"]]
+    return _section(
+        "Beside baselines",
+        table,
+        tag("div", pictures, class_="charts"),
+        tag("p", f"Intervals of 95 %, {_drawn(evaluation)}. The dashed line is the best baseline.", class_="quiet"),
+    )
+
+
+def _drawn(evaluation: dict[str, Any]) -> str:
+    by = evaluation["by"]
+    return (
+        f"by drawing all rows of a {', '.join(by)} together, again and again"
+        if by
+        else "by drawing the rows again and again"
+    )
+
+
+def _compared(report: dict[str, Any], name: str) -> Markup:
+    evaluation = report["evaluation"]
+    one, best = evaluation["metrics"][name], evaluation["baselines"].get(evaluation["best"], {}).get(name)
+    within = around([one["value"], one["low"], one["high"], best], 0.12)
+    return tag(
+        "figure",
+        row(one["value"], one["low"], one["high"], within, "model", best),
+        tag("figcaption", f"{METRICS[name].title}: {number(one['low'])} to {number(one['high'])}"),
+    )
+
+
+def _importance(report: dict[str, Any]) -> Markup | None:
+    found = report["importance"]
+    if not found or not found["features"]:
+        return None
+    shown, metric = found["features"][:25], METRICS[found["metric"]].title
+    within = around([0.0, *(one[end] for one in shown for end in ("value", "low", "high"))], 0.02)
+    rows = [
+        tag(
+            "tr",
+            tag("th", one["name"], scope="row"),
+            tag("td", number(one["value"]), class_="number"),
+            tag("td", bar(one["value"], one["low"], one["high"], within), class_="picture"),
+        )
+        for one in shown
+    ]
+    header = tag(
+        "tr",
+        (tag("th", text, scope="col", class_=kind) for text, kind in (("input", None), ("loss", "number"), ("", None))),
+    )
+    rest = len(found["features"]) - len(shown)
+    shuffled = f"By how much {metric} gets worse when an input's values are shuffled among {found['rows']:,} rows."
+    notes = [shuffled, "Of two inputs that say the same, both may look unimportant."]
+    notes += [f"{rest} more are less important."] if rest > 0 else []
+    notes += [f"Not measured, for time: {', '.join(found['not_measured'][:20])}."] if found["not_measured"] else []
+    own = report["native_importance"]
+    listed = tag("ol", (tag("li", f"{one['name']}: {one['value'] * 100:.3g} %") for one in own)) if own else None
+    return _section(
+        "What it relies on",
+        tag("table", tag("thead", header), tag("tbody", rows)),
+        tag("p", " ".join(notes), class_="quiet"),
+        tag("details", tag("summary", "What the library itself counts"), listed) if own else None,
+    )
+
+
+def _slices(evaluation: dict[str, Any]) -> Markup | None:
+    if not evaluation["slices"] or not evaluation["metrics"]:
+        return None
+    metric = next(iter(evaluation["metrics"]))
+    overall = evaluation["metrics"][metric]["value"]
+    tables = [_slice_table(column, parts, metric, overall) for column, parts in evaluation["slices"].items()]
+    return _section(
+        f"{METRICS[metric].title} by slices",
+        tag("p", _SLICES_NOTE, class_="quiet"),
+        tag("div", tables, class_="slices"),
+    )
+
+
+def _slice_table(column: str, parts: dict[str, Any], metric: str, overall: float) -> Markup:
+    known = [part[metric] for part in parts.values() if metric in part]
+    within = around([overall, *(one[end] for one in known for end in ("low", "high"))])
+    body = [_slice_row(value, part, metric, overall, within) for value, part in parts.items()]
+    names = (("", None), ("rows", "number"), (METRICS[metric].title, "number"), ("", None))
+    header = tag("tr", (tag("th", text, scope="col", class_=kind) for text, kind in names))
+    return tag("table", tag("caption", column), tag("thead", header), tag("tbody", body))
+
+
+def _slice_row(value: str, part: dict[str, Any], metric: str, overall: float, within: tuple[float, float]) -> Markup:
+    one = part.get(metric)
+    head = tag("th", value, scope="row"), tag("td", f"{part['rows']:,}", class_="number")
+    if one is None:
+        few = "too few" if part.get("entities", part["rows"]) < 20 else "one class only"
+        return tag("tr", head, tag("td", few, class_="number quiet"), tag("td", class_="picture"))
+    kind, greater = "model", METRICS[metric].greater_is_better
+    if one["high"] is not None and one["high"] < overall:
+        kind = "worse" if greater else "better"
+    elif one["low"] is not None and one["low"] > overall:
+        kind = "better" if greater else "worse"
+    picture = row(one["value"], one["low"], one["high"], within, kind, overall)
+    return tag("tr", head, tag("td", number(one["value"]), class_="number"), tag("td", picture, class_="picture"))
+
+
+def _data(report: dict[str, Any]) -> Markup:
+    rows, period, target = report["rows"], report["period"], report["target"]
+
+    def line(part: str) -> str:
+        between = f", {' to '.join(one[:10] for one in period[part])}" if period[part] else ""
+        return f"{rows[part]:,} rows{between}"
+
+    def spread(part: str) -> str:
+        return ", ".join(f"{name} {number(value)}" for name, value in target[part].items())
+
+    listed = {
+        "taught": line("train"),
+        "judged": line("test"),
+        "used by neither": f"{rows['neither']:,} rows" if rows["neither"] else None,
+        "target, taught": spread("train"),
+        "target, judged": spread("test"),
+        "split": _flat(report["parameters"].get("split")),
+        "inputs": f"{report['inputs']}",
+        "tables": ", ".join(f"{name} version {version}" for name, version in report["data"].items()),
+        "feature groups": ", ".join(report["features"]),
+    }
+    return _section("The data", _list(listed))
+
+
+def _origin(report: dict[str, Any], name: str, label: str | None) -> Markup:
+    parameters = report["parameters"]
+    model = parameters.get("model", {})
+    definition = {
+        "model": model.get("class") or _flat({key: value for key, value in model.items() if key != "parameters"}),
+        "steps": "; ".join(_flat(step) for step in parameters.get("steps", ())) or None,
+        "seed": str(report["seed"]),
+        "run": report["run"],
+        "libraries": ", ".join(f"{library} {version}" for library, version in report["code"].items()),
+    }
+    own = model.get("parameters")
+    settings = tag("details", tag("summary", "Its parameters"), tag("pre", _flat(own, "\n"))) if own else None
+    version = label or f"{name}@VERSION"
+    commands = [
+        f"noria models show {version}     # all that is known about it",
+        f"noria models dataset {version} --out rows.parquet     # its rows again, bit for bit",
+        f"noria run --full {report['model']}     # train it anew, on the data of now",
+    ]
+    return _section(
+        "Where it comes from", _list(definition), settings, tag("h3", "To do it again"), tag("pre", "\n".join(commands))
+    )
+
+
+def _list(parts: dict[str, str | None]) -> Markup:
+    return tag("dl", ((tag("dt", name), tag("dd", value)) for name, value in parts.items() if value))
+
+
+def _flat(value: Any, between: str = ", ") -> str:
+    if isinstance(value, dict):
+        return between.join(f"{key} {_flat(one)}" for key, one in value.items() if one is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_flat, value))
+    return str(value)
