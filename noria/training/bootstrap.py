@@ -200,7 +200,7 @@ def _interval(
     centre = float(known.mean()) if is_biased else centre
     tail = 100 * (1 - LEVEL) / 2
     low, high = (value + (float(end) - centre) * scale for end in np.percentile(known, [tail, 100 - tail]))
-    low, high = max(within[0], min(low, value)), min(within[1], max(high, value))
+    low, high = float(max(within[0], min(low, value))), float(min(within[1], max(high, value)))
     if within == (0.0, 1.0) and low == high:
         low, high = (max(0.0, low - 3 / units), high) if value >= 1 else (low, min(1.0, high + 3 / units))
     return Interval(float(value), low, high)

@@ -141,8 +141,8 @@ def interval_text(one: Interval) -> str:
     """`0.7312 [0.7251, 0.7370]`, with four digits or more."""
     ends = [one.low, one.high]
     if None in ends:
-        return _short(one.value)
-    return f"{_short(one.value)} [{', '.join(_short(end) for end in ends if end is not None)}]"
+        return short_text(one.value)
+    return f"{short_text(one.value)} [{', '.join(short_text(end) for end in ends if end is not None)}]"
 
 
 def evaluate(trial: Trial) -> Evaluation:
@@ -299,10 +299,10 @@ def _verdict(
         return f"not judged: {name} isn't defined for the rows that judge; are they all of one class?"
     best, *others = differences
     text = f"{_compared(differences[best])} {titles[best]}: {name} {interval_text(metrics[name])}"
-    text += f" against {_short(scored[best][name])}"
+    text += f" against {short_text(scored[best][name])}"
     for other in others:
         if not _is_above_zero(differences[other]):
-            text += f"; {_compared(differences[other])} {titles[other]}: {_short(scored[other][name])}"
+            text += f"; {_compared(differences[other])} {titles[other]}: {short_text(scored[other][name])}"
     return text
 
 
@@ -312,5 +312,6 @@ def _compared(difference: Interval) -> str:
     return "not clearly better than" if difference.value > 0 else "not better than"
 
 
-def _short(value: float) -> str:
+def short_text(value: float) -> str:
+    """A metric's value: four digits after the point, where it isn't large."""
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"

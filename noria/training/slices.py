@@ -130,13 +130,15 @@ def _by_quarters(name: str, column: pl.Series) -> Sliced:
     """Numbers, in four parts with equally many rows."""
     import polars as pl
 
-    column = column.cast(pl.Float64).fill_nan(None)
-    edges = sorted({edge for edge in (column.quantile(q) for q in (0.25, 0.5, 0.75)) if edge is not None})
-    if not edges:
-        return _coded(name, column.cast(pl.String), [])
+    numbers = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    is_missing = np.isnan(numbers)
+    if is_missing.all():
+        return Sliced(name, [MISSING], np.zeros(len(numbers), np.int64))
+    edges = np.unique(np.quantile(numbers[~is_missing], [0.25, 0.5, 0.75]))
     between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-    labels = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}"]
-    return _coded(name, column.cut(edges, labels=labels).cast(pl.String), labels)
+    values = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}", *([MISSING] if is_missing.any() else [])]
+    codes = np.where(is_missing, len(values) - 1, np.searchsorted(edges, numbers))
+    return Sliced(name, values, codes.astype(np.int64))
 
 
 def _coded(title: str, text: pl.Series, order: Sequence[str]) -> Sliced:

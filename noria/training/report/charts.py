@@ -13,7 +13,7 @@ from itertools import pairwise
 from noria.core.markup import Child, Markup, tag
 
 WIDTH, HEIGHT = 360, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 8, 38
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -177,5 +177,8 @@ def _learning(series: dict[str, Sequence[float]]) -> Markup:
         for values, kind in zip(shown.values(), kinds, strict=False)
     ]
     drawing = plot.drawn(lines, title=f"Learning over rounds: {', '.join(shown)}", x="round", y=" ")
-    last = ", ".join(f"{name}: {number(values[-1])}" for name, values in shown.items())
-    return _figure("Learning curve", drawing, f"At the end, {last}.")
+    last = [
+        (tag("span", class_=f"key {kind}"), f"{name}: {number(values[-1])}")
+        for (name, values), kind in zip(shown.items(), kinds, strict=False)
+    ]
+    return _figure("Learning curve", drawing, last, " at the end")

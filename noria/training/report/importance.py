@@ -19,9 +19,10 @@ from noria.training.bootstrap import LEVEL, Rows, drawer
 from noria.training.learner import Learned
 from noria.training.metrics import METRICS
 
-MOST_ROWS = 1_000
+MOST_ROWS, FEWEST_ROWS = 2_000, 250
 REPEATS = 3
 _RESAMPLES = 100
+_PATIENCE = 3
 
 
 def permutation_importance(
@@ -41,35 +42,47 @@ def permutation_importance(
         truth: [rows].
         metric: the deciding metric.
         seed: of the part and of the shuffles.
-        seconds: when they are over, the inputs that are left are named as not measured.
+        seconds: what it should take: for a slow model, fewer rows are used. After three times as many, the inputs that
+            are left are named as not measured.
+        clock: tells the seconds.
     """
     random, began = np.random.default_rng(seed), clock()
-    if len(frame) > MOST_ROWS:
-        part = np.sort(random.choice(len(frame), MOST_ROWS, replace=False))
-        frame, truth = frame[part], truth[part]
+    frame, truth = _some(frame, truth, MOST_ROWS, random)
+    first = answer(learned, frame, truth)
+    share = seconds / max(1e-9, (clock() - began) * REPEATS * len(frame.columns))
+    if share < 1:
+        frame, truth = _some(frame, truth, max(FEWEST_ROWS, int(len(frame) * share)), random)
+        first = answer(learned, frame, truth)
     weights = np.vstack([np.ones(len(frame)), drawer(Rows(len(frame)))(random, _RESAMPLES)])
     sign = 1 if METRICS[metric].greater_is_better else -1
 
     def values(answers: Answers) -> NDArray[np.float64]:
         return sign * METRICS[metric].prepare(answers)(weights)
 
-    base = values(answer(learned, frame, truth))
+    base = values(first)
     if not np.isfinite(base[0]):
         return {}
     found: list[dict[str, Any]] = []
     left = list(frame.columns)
-    repeated = pl.concat([frame] * REPEATS, rechunk=True)
-    orders = np.concatenate([random.permutation(len(frame)) for _ in range(REPEATS)])
-    while left and (not found or clock() - began < seconds):
+    repeated, rows = pl.concat([frame] * REPEATS, rechunk=True), np.arange(len(frame))
+    orders = np.concatenate([random.permutation(rows) for _ in range(REPEATS)])
+    while left and clock() - began < _PATIENCE * seconds:
         name = left.pop(0)
-        shuffled = answer(
-            learned, repeated.with_columns(frame[name][orders].alias(name)), np.concatenate([truth] * REPEATS)
-        )
-        rows = np.arange(len(frame))
-        lost = base - np.stack([values(shuffled.take(rows + len(frame) * k)) for k in range(REPEATS)])
+        shuffled = repeated.with_columns(frame[name][orders].alias(name))
+        answers = answer(learned, shuffled, np.concatenate([truth] * REPEATS))
+        lost = base - np.stack([values(answers.take(rows + len(frame) * k)) for k in range(REPEATS)])
         found.append(_measured(name, lost))
     found.sort(key=lambda one: -one["value"])
     return {"metric": metric, "rows": len(frame), "repeats": REPEATS, "features": found, "not_measured": left}
+
+
+def _some(
+    frame: pl.DataFrame, truth: NDArray[Any], most: int, random: np.random.Generator
+) -> tuple[pl.DataFrame, NDArray[Any]]:
+    if len(frame) <= most:
+        return frame, truth
+    part = np.sort(random.choice(len(frame), most, replace=False))
+    return frame[part], truth[part]
 
 
 def _measured(name: str, lost: NDArray[np.float64]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from importlib import resources
 from typing import Any
 
 from noria.core.markup import Child, Markup, tag
+from noria.training.baselines import ONE_FEATURE
+from noria.training.evaluation import short_text
 from noria.training.metrics import METRICS
 from noria.training.report.charts import around, bar, number, row
 from noria.training.report.figures import charts
@@ -69,7 +71,6 @@ def _headline(report: dict[str, Any], name: str) -> Markup:
         tag("div", "noria · model report", class_="kind"),
         tag("h1", name, tag("span", words, class_=f"badge {kind}")),
         tag("p", verdict[0].upper() + verdict[1:], ".", class_="lead"),
-        tag("p", report["description"], class_="quiet") if report["description"] else None,
         tag(
             "p",
             f"Trained {made} UTC on {rows['train']:,} rows, judged on {rows['test']:,} that it hadn't seen.",
@@ -86,16 +87,30 @@ def _figure(report: dict[str, Any], name: str) -> Markup:
     style = "first" if name == report["metrics"][0] else None
     if found is None:
         return tag("div", title, tag("b", "–"), tag("small", "isn't defined for these rows"), class_=style)
-    baseline = evaluation["baselines"].get(evaluation["best"], {}).get(name)
-    against = f"baseline {number(baseline)}" if baseline is not None else None
+    baseline = _best(evaluation, name)
+    against = None if baseline is None else f"baseline {_score(baseline)}"
     return tag(
         "div",
         title,
-        tag("b", number(found["value"])),
-        tag("span", f"{number(found['low'])} to {number(found['high'])}"),
+        tag("b", _score(found["value"])),
+        tag("span", _between(found)),
         tag("small", against),
         class_=style,
     )
+
+
+def _best(evaluation: dict[str, Any], name: str) -> float | None:
+    """What the best baseline has in a metric, of those that are no models themselves."""
+    found = [one[name] for of, one in evaluation["baselines"].items() if name in one and of != ONE_FEATURE]
+    return max(found, default=None) if METRICS[name].greater_is_better else min(found, default=None)
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else short_text(value)
+
+
+def _between(one: dict[str, Any]) -> str:
+    return f"{_score(one['low'])} to {_score(one['high'])}"
 
 
 def _warnings(report: dict[str, Any]) -> Markup | None:
@@ -122,7 +137,7 @@ def _against_baselines(report: dict[str, Any]) -> Markup:
         value = values[of].get(name)
         known = [one[name] for one in values.values() if name in one]
         best = max(known, default=None) if METRICS[name].greater_is_better else min(known, default=None)
-        return tag("td", number(value), class_="number best" if value is not None and value == best else "number")
+        return tag("td", _score(value), class_="number best" if value is not None and value == best else "number")
 
     header = tag("tr", tag("td"), (tag("th", METRICS[name].title, scope="col", class_="number") for name in names))
     body = [tag("tr", tag("th", titles[of], scope="row"), (cell(of, name) for name in names)) for of in values]
@@ -132,7 +147,7 @@ def _against_baselines(report: dict[str, Any]) -> Markup:
         "Beside baselines",
         table,
         tag("div", pictures, class_="charts"),
-        tag("p", f"Intervals of 95 %, {_drawn(evaluation)}. The dashed line is the best baseline.", class_="quiet"),
+        tag("p", f"Intervals of 95 %, {_drawn(evaluation)}. Dashed: the best baseline.", class_="quiet"),
     )
 
 
@@ -147,12 +162,12 @@ def _drawn(evaluation: dict[str, Any]) -> str:
 
 def _compared(report: dict[str, Any], name: str) -> Markup:
     evaluation = report["evaluation"]
-    one, best = evaluation["metrics"][name], evaluation["baselines"].get(evaluation["best"], {}).get(name)
+    one, best = evaluation["metrics"][name], _best(evaluation, name)
     within = around([one["value"], one["low"], one["high"], best], 0.12)
     return tag(
         "figure",
         row(one["value"], one["low"], one["high"], within, "model", best),
-        tag("figcaption", f"{METRICS[name].title}: {number(one['low'])} to {number(one['high'])}"),
+        tag("figcaption", f"{METRICS[name].title}: {_between(one)}"),
     )
 
 
@@ -166,7 +181,7 @@ def _importance(report: dict[str, Any]) -> Markup | None:
         tag(
             "tr",
             tag("th", one["name"], scope="row"),
-            tag("td", number(one["value"]), class_="number"),
+            tag("td", f"{one['value']:.3g}", class_="number"),
             tag("td", bar(one["value"], one["low"], one["high"], within), class_="picture"),
         )
         for one in shown
@@ -224,7 +239,7 @@ def _slice_row(value: str, part: dict[str, Any], metric: str, overall: float, wi
     elif one["low"] is not None and one["low"] > overall:
         kind = "better" if greater else "worse"
     picture = row(one["value"], one["low"], one["high"], within, kind, overall)
-    return tag("tr", head, tag("td", number(one["value"]), class_="number"), tag("td", picture, class_="picture"))
+    return tag("tr", head, tag("td", _score(one["value"]), class_="number"), tag("td", picture, class_="picture"))
 
 
 def _data(report: dict[str, Any]) -> Markup:
@@ -255,6 +270,7 @@ def _origin(report: dict[str, Any], name: str, label: str | None) -> Markup:
     parameters = report["parameters"]
     model = parameters.get("model", {})
     definition = {
+        "what it does": report["description"],
         "model": model.get("class") or _flat({key: value for key, value in model.items() if key != "parameters"}),
         "steps": "; ".join(_flat(step) for step in parameters.get("steps", ())) or None,
         "seed": str(report["seed"]),
