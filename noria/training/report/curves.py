@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from noria.training.answers import Answers
 
@@ -16,7 +16,7 @@ _BINS = 10
 _GRID = 24
 _BARS = 30
 _MOST_CLASSES = 12
-_Z = float(ndtri(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def curves(answers: Answers) -> dict[str, Any]:

@@ -129,46 +129,28 @@ def _words(one: Any) -> str:
 
 
 def _against_baselines(report: dict[str, Any]) -> Markup:
-    evaluation, names = report["evaluation"], report["metrics"]
-    titles = {"model": "this model"} | evaluation["titles"]
-    values = {"model": {name: one["value"] for name, one in evaluation["metrics"].items()}} | evaluation["baselines"]
-
-    def cell(of: str, name: str) -> Markup:
-        value = values[of].get(name)
-        known = [one[name] for one in values.values() if name in one]
-        best = max(known, default=None) if METRICS[name].greater_is_better else min(known, default=None)
-        return tag("td", _score(value), class_="number best" if value is not None and value == best else "number")
-
-    header = tag("tr", tag("td"), (tag("th", METRICS[name].title, scope="col", class_="number") for name in names))
-    body = [tag("tr", tag("th", titles[of], scope="row"), (cell(of, name) for name in names)) for of in values]
-    table = tag("div", tag("table", tag("thead", header), tag("tbody", body)), class_="wide")
-    pictures = [_compared(report, name) for name in names if name in evaluation["metrics"]]
-    return _section(
-        "Beside baselines",
-        table,
-        tag("div", pictures, class_="charts"),
-        tag("p", f"Intervals of 95 %, {_drawn(evaluation)}. Dashed: the best baseline.", class_="quiet"),
-    )
-
-
-def _drawn(evaluation: dict[str, Any]) -> str:
-    by = evaluation["by"]
-    return (
-        f"by drawing all rows of a {', '.join(by)} together, again and again"
-        if by
-        else "by drawing the rows again and again"
-    )
-
-
-def _compared(report: dict[str, Any], name: str) -> Markup:
     evaluation = report["evaluation"]
-    one, best = evaluation["metrics"][name], _best(evaluation, name)
-    within = around([one["value"], one["low"], one["high"], best], 0.12)
-    return tag(
-        "figure",
-        row(one["value"], one["low"], one["high"], within, "model", best),
-        tag("figcaption", f"{METRICS[name].title}: {_between(one)}"),
-    )
+    names = [name for name in report["metrics"] if name in evaluation["metrics"]]
+    words = ["", "this model", "95 %", *(evaluation["titles"][of] for of in evaluation["baselines"])]
+    kinds = [None, "number", "picture", *["number"] * len(evaluation["baselines"])]
+    header = tag("tr", (tag("th", word, scope="col", class_=kind) for word, kind in zip(words, kinds, strict=True)))
+    table = tag("table", tag("thead", header), tag("tbody", (_compared(evaluation, name) for name in names)))
+    by = evaluation["by"]
+    drawn = f"all rows of a {', '.join(by)} together" if by else "the rows"
+    note = f"Intervals come of drawing {drawn} again and again, with replacement. Dashed: the best baseline."
+    return _section("Beside baselines", tag("div", table, class_="wide baselines"), tag("p", note, class_="quiet"))
+
+
+def _compared(evaluation: dict[str, Any], name: str) -> Markup:
+    """A metric: the model's value and interval, and what each baseline has; the best stands out."""
+    one, metric, reference = evaluation["metrics"][name], METRICS[name], _best(evaluation, name)
+    values = [one["value"], *(scores.get(name) for scores in evaluation["baselines"].values())]
+    known = [value for value in values if value is not None]
+    best = max(known) if metric.greater_is_better else min(known)
+    within = around([one["value"], one["low"], one["high"], reference], 0.12)
+    cells = [tag("td", _score(value), class_="number best" if value == best else "number") for value in values]
+    picture = tag("td", row(one["value"], one["low"], one["high"], within, "model", reference), class_="picture")
+    return tag("tr", tag("th", metric.title, scope="row"), cells[0], picture, cells[1:])
 
 
 def _importance(report: dict[str, Any]) -> Markup | None:
@@ -250,7 +232,9 @@ def _data(report: dict[str, Any]) -> Markup:
         return f"{rows[part]:,} rows{between}"
 
     def spread(part: str) -> str:
-        return ", ".join(f"{name} {number(value)}" for name, value in target[part].items())
+        is_share = "mean" not in target[part]
+        shown = {n: f"{value * 100:.3g} %" if is_share else number(value) for n, value in target[part].items()}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
 
     listed = {
         "taught": line("train"),
@@ -258,7 +242,7 @@ def _data(report: dict[str, Any]) -> Markup:
         "used by neither": f"{rows['neither']:,} rows" if rows["neither"] else None,
         "target, taught": spread("train"),
         "target, judged": spread("test"),
-        "split": _flat(report["parameters"].get("split")),
+        "split": _named(report["parameters"].get("split", {})),
         "inputs": f"{report['inputs']}",
         "tables": ", ".join(f"{name} version {version}" for name, version in report["data"].items()),
         "feature groups": ", ".join(report["features"]),
@@ -272,10 +256,10 @@ def _origin(report: dict[str, Any], name: str, label: str | None) -> Markup:
     definition = {
         "what it does": report["description"],
         "model": model.get("class") or _flat({key: value for key, value in model.items() if key != "parameters"}),
-        "steps": "; ".join(_flat(step) for step in parameters.get("steps", ())) or None,
+        "steps": "; ".join(_named(step) for step in parameters.get("steps", ())) or None,
         "seed": str(report["seed"]),
         "run": report["run"],
-        "libraries": ", ".join(f"{library} {version}" for library, version in report["code"].items()),
+        "libraries and code": ", ".join(f"{library} {version}" for library, version in report["code"].items()),
     }
     own = model.get("parameters")
     settings = tag("details", tag("summary", "Its parameters"), tag("pre", _flat(own, "\n"))) if own else None
@@ -292,6 +276,12 @@ def _origin(report: dict[str, Any], name: str, label: str | None) -> Markup:
 
 def _list(parts: dict[str, str | None]) -> Markup:
     return tag("dl", ((tag("dt", name), tag("dd", value)) for name, value in parts.items() if value))
+
+
+def _named(definition: dict[str, Any]) -> str:
+    """A definition whose first entry is its kind: `time, test 0.2`."""
+    first, *rest = [*definition.items()] or [("", "")]
+    return ", ".join([str(first[1]), *(f"{key} {_flat(value)}" for key, value in rest if value is not None)])
 
 
 def _flat(value: Any, between: str = ", ") -> str:
