@@ -214,7 +214,8 @@ def _scored(
     names: tuple[str, ...], answers: Answers, weights: NDArray[np.float64] | None, test: NDArray[np.bool_]
 ) -> dict[str, float]:
     given = None if weights is None else weights[test]
-    return judge(names, answers.truth, answers.predicted, answers.given, classes=answers.known, weights=given)
+    values = judge(names, answers.truth, answers.predicted, answers.given, classes=answers.known, weights=given)
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _rows(trial: Trial, shown: pl.DataFrame) -> tuple[tuple[str, ...], Rows]:

@@ -7,7 +7,7 @@ distribution, in time proportional to the rows.
 
 With two classes, the greater one is positive (True, 1, or the later word); with more, precision, recall and F1 are
 means over the classes, and the areas under curves are means of one class against the rest. Where a metric isn't defined
-(the ranking of rows of one class), it is NaN here, and left out of what `judge` gives.
+(the ranking of rows of one class), it is NaN.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ def judge(
     classes: NDArray[Any] | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, float]:
-    """Each metric's value; one that isn't defined for these rows is left out.
+    """Each metric's value; NaN where it isn't defined for these rows.
 
     Args:
         names: keys of `METRICS`.
@@ -298,5 +298,4 @@ def judge(
     """
     answers = Answers.of(truth, predicted, scores, classes)
     check_answers(check_metrics(names), answers)
-    values = {name: METRICS[name].value(answers, weights) for name in names}
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    return {name: METRICS[name].value(answers, weights) for name in names}

@@ -156,7 +156,7 @@ def test_learning_curves_of_libraries() -> None:
 
 
 def test_leaks_are_warned_of() -> None:
-    found = {"leakage": [{"message": "x alone tells <all>"}, "rows are on both sides"]}
+    found = {"leakage": {"copies": 0.2, "warnings": ["x alone tells <all>", "rows are on both sides"]}}
     text = page(reported(*CASES[1], found))
     assert "x alone tells &lt;all&gt;" in text
     assert "rows are on both sides" in text

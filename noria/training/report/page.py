@@ -115,17 +115,11 @@ def _between(one: dict[str, Any]) -> str:
 
 def _warnings(report: dict[str, Any]) -> Markup | None:
     found = report["parameters"].get("leakage")
+    found = found.get("warnings") if isinstance(found, dict) else found
     if not found:
         return None
-    found = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else [found]
-    items = [tag("li", _words(one)) for one in found]
+    items = [tag("li", str(one)) for one in found]
     return tag("div", tag("h3", "It may know what it shouldn't", class_="busy"), tag("ul", items), class_="warning")
-
-
-def _words(one: Any) -> str:
-    if isinstance(one, dict):
-        return str(one.get("message") or ", ".join(f"{key}: {value}" for key, value in one.items()))
-    return str(one)
 
 
 def _against_baselines(report: dict[str, Any]) -> Markup:
