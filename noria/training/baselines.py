@@ -5,8 +5,9 @@
 - `last` repeats the entity's last value in the training part before the row's time, where rows have an entity and a
   time; for an entity without one it is the majority or the mean. It sees no more than the model may learn from: values
   in the test part may have become known too late.
-- `one_feature` reads the one input that alone tells most of the training part: its bins' classes or means. It is a
-  small model itself: of a model that isn't clearly better the verdict says so, and it may be promoted all the same.
+- `one_feature` reads the one input that alone tells most of the training part: its bins' classes or means.
+
+Of a model that isn't clearly better than the last two the verdict says so; one that is clearly worse isn't promoted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Judging a model: metrics with intervals, beside baselines, also for parts of the rows; and a verdict that says so.
 
-A model is better than a baseline where the interval of the difference between them, drawn from the same resamples,
-leaves out zero. Everything is computed from rows that the model didn't learn from.
+A model is clearly better or worse than a baseline where the interval of the difference between them, drawn from the
+same resamples, leaves out zero. The verdict is better where it is clearly better than guessing, and clearly worse than
+no baseline. Everything is computed from rows that the model didn't learn from.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.training.answers import Answers, answer
-from noria.training.baselines import ONE_FEATURE, Given, baselines
+from noria.training.baselines import Given, baselines
 from noria.training.bootstrap import FEWEST_RESAMPLES, LEVEL, Interval, Rows, Task, intervals, metric_tasks
 from noria.training.learner import Learned
 from noria.training.metrics import METRICS, check_answers, judge
@@ -83,13 +84,11 @@ class Evaluation:
         metrics: by name; those that aren't defined for these rows aren't there.
         baselines: by name: the metrics of each.
         titles: what each baseline does, in words.
-        best: the baseline that is best by the deciding metric, of those that are no models themselves; None where that
-            isn't defined.
-        differences: by baseline, for that one and for `one_feature`: by how much the model is better, in the deciding
-            metric; negative where it is worse.
+        differences: by baseline: by how much the model is better, in the deciding metric; negative where it is worse;
+            none where that metric isn't defined.
         slices: by column and value.
         entity: the columns by whose values rows were drawn together; none if one by one.
-        is_better: whether it is clearly better than the best baseline.
+        is_better: whether it is clearly better than guessing, and not clearly worse than any baseline.
         verdict: the same in words.
     """
 
@@ -97,7 +96,6 @@ class Evaluation:
     metrics: dict[str, Interval]
     baselines: dict[str, dict[str, float]]
     titles: dict[str, str]
-    best: str | None
     differences: dict[str, Interval]
     slices: dict[str, dict[str, Part]]
     entity: tuple[str, ...]
@@ -111,8 +109,8 @@ class Evaluation:
 
     @property
     def baseline(self) -> dict[str, float]:
-        """The metrics of the best baseline."""
-        return self.baselines[self.best] if self.best else {}
+        """The metrics of guessing: the most frequent class, or the mean."""
+        return next(iter(self.baselines.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, as it is kept with the version."""
@@ -124,7 +122,6 @@ class Evaluation:
             },
             "baselines": self.baselines,
             "titles": self.titles,
-            "best": self.best,
             "differences": {name: one.to_dict() for name, one in self.differences.items()},
             "rows": len(self.answers),
             "by": list(self.entity),
@@ -158,35 +155,23 @@ def evaluate(trial: Trial) -> Evaluation:
     guesses = baselines(_given(trial, shown, truth, answers))
     scored = {name: _scored(names, guess.answers, trial.weights, trial.test) for name, guess in guesses.items()}
     entity, rows = _rows(trial, shown)
-    rivals = _rivals(names[0], scored)
-    metrics, differences = _judged(names, answers, {name: guesses[name].answers for name in rivals}, rows)
-    best = next(iter(differences), None)
-    is_better = best is not None and _is_above_zero(differences[best])
+    rivals = {name: guesses[name].answers for name, values in scored.items() if names[0] in values}
+    metrics, differences = _judged(names, answers, rivals, rows)
+    is_better, verdict = _verdict(
+        names[0], metrics, differences, scored, {name: guess.title for name, guess in guesses.items()}
+    )
     columns = sliced(shown, trial.slices, trial.inputs, trial.time)
     return Evaluation(
         answers,
         metrics,
         scored,
         {name: guess.title for name, guess in guesses.items()},
-        best,
         differences,
         _sliced(columns, names, answers, rows),
         entity,
         is_better,
-        _verdict(names[0], metrics, differences, scored, {name: guess.title for name, guess in guesses.items()}),
+        verdict,
     )
-
-
-def _rivals(metric: str, scored: dict[str, dict[str, float]]) -> list[str]:
-    """The best baseline, and the one that is a model."""
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    simple = [name for name, values in scored.items() if metric in values and name != ONE_FEATURE]
-    best = max(simple, key=lambda name: sign * scored[name][metric], default=None)
-    return [] if best is None else [best, *([ONE_FEATURE] if metric in scored.get(ONE_FEATURE, {}) else [])]
-
-
-def _is_above_zero(one: Interval) -> bool:
-    return one.low is not None and one.low > 0
 
 
 def _given(trial: Trial, shown: pl.DataFrame, truth: NDArray[Any], answers: Answers) -> Given:
@@ -290,25 +275,31 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
 
 
 def _verdict(
-    name: str,
+    metric: str,
     metrics: dict[str, Interval],
     differences: dict[str, Interval],
     scored: dict[str, dict[str, float]],
     titles: dict[str, str],
-) -> str:
+) -> tuple[bool, str]:
+    """Whether it is better, and why: beside the best baseline of those that say so."""
     if not differences:
-        return f"not judged: {name} isn't defined for the rows that judge; are they all of one class?"
-    best, *others = differences
-    text = f"{_compared(differences[best])} {titles[best]}: {name} {interval_text(metrics[name])}"
-    text += f" against {short_text(scored[best][name])}"
-    for other in others:
-        if not _is_above_zero(differences[other]):
-            text += f"; {_compared(differences[other])} {titles[other]}: {short_text(scored[other][name])}"
-    return text
+        return False, f"not judged: {metric} isn't defined for the rows that judge; are they all of one class?"
+    guessing, *others = differences
+    worse = [name for name, one in differences.items() if one.high is not None and one.high < 0]
+    beaten = [name for name, one in differences.items() if one.low is not None and one.low > 0]
+    is_better = guessing in beaten and not worse
+    shown = beaten if is_better else worse or [guessing]
+    name = min(shown, key=lambda one: differences[one].value)
+    text = f"{_compared(differences[name])} {titles[name]}: {metric} {interval_text(metrics[metric])}"
+    text += f" against {short_text(scored[name][metric])}"
+    for other in others if is_better else ():
+        if other not in beaten:
+            text += f"; {_compared(differences[other])} {titles[other]}: {short_text(scored[other][metric])}"
+    return is_better, text
 
 
 def _compared(difference: Interval) -> str:
-    if _is_above_zero(difference):
+    if difference.low is not None and difference.low > 0:
         return "better than"
     return "not clearly better than" if difference.value > 0 else "not better than"
 

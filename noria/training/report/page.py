@@ -60,11 +60,13 @@ def _section(title: str, *parts: Child) -> Markup:
 def _headline(report: dict[str, Any], name: str) -> Markup:
     evaluation, rows = report["evaluation"], report["rows"]
     verdict: str = evaluation["verdict"]
-    kind, words = ("good", "better than the baseline")
-    if not verdict.startswith("better"):
-        kind, words = (
-            ("busy", "not judged") if verdict.startswith("not judged") else ("bad", "no better than the baseline")
-        )
+    kind, words = "good", "better than its baselines"
+    if verdict.startswith("not judged"):
+        kind, words = "busy", "not judged"
+    elif not verdict.startswith("better"):
+        kind, words = "bad", "no better than a baseline"
+    elif "; not " in verdict:
+        kind, words = "busy", "better than guessing"
     made = report["made"][:16].replace("T", " ")
     return tag(
         "header",
