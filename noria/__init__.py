@@ -80,6 +80,9 @@ _ROOMS = {
         "TimeSplit",
         "TorchModule",
         "recency",
+        "by_day",
+        "by_month",
+        "by_week",
     ),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
@@ -278,6 +281,15 @@ if TYPE_CHECKING:
     )
     from noria.training import (
         TorchModule as TorchModule,
+    )
+    from noria.training import (
+        by_day as by_day,
+    )
+    from noria.training import (
+        by_month as by_month,
+    )
+    from noria.training import (
+        by_week as by_week,
     )
     from noria.training import (
         recency as recency,

@@ -50,10 +50,19 @@ def summary(report: RunReport) -> str:
         slowest = max((s for s in done if s.run), key=lambda s: s.run.seconds if s.run else 0.0, default=None)
         note = f"; longest: {slowest.component}, {slowest.run.seconds:.1f} s" if slowest and slowest.run else ""
         lines.append(f"{len(done)} of {len(report.steps)} components in {report.seconds:.1f} s{note}")
-    verdicts = {step.component: str(step.run.notes.get("verdict", "")) for step in done if step.run}
-    lines += [f"{name}: {verdict}" for name, verdict in verdicts.items() if "; not promoted" in verdict]
+    lines += [_judged(step) for step in done if step.run and step.run.notes.get("verdict")]
     lines += [f"{s.component}: warning: {text}" for s in done if s.run for text in s.run.notes.get("warnings", ())]
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
+
+
+def _judged(step: Step) -> str:
+    """A model's verdict and its other metrics: of recommenders, which print theirs elsewhere, only what is unusual."""
+    notes = step.run.notes if step.run else {}
+    verdict = str(notes["verdict"])
+    if "metrics" not in notes:
+        return f"{step.component}: {verdict}" if "; not promoted" in verdict else ""
+    others = str(notes["metrics"]).partition("], ")[2]
+    return f"{step.component}@{notes['version']}: {verdict}" + (f"; {others}" if others else "")
 
 
 def status(options: Namespace) -> int:

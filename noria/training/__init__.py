@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from noria.training.metrics import METRICS
     from noria.training.pipeline import ModelTrainingPipeline
     from noria.training.reproduction import Reproduction, reproduce
+    from noria.training.slices import by_day, by_month, by_week
     from noria.training.splits import GroupSplit, RandomSplit, Split, StratifiedSplit
     from noria.training.time_splits import LeaveLastOut, RollingSplit, TimeSplit
     from noria.training.torch_module import TorchModule
@@ -35,6 +36,9 @@ _ORIGIN = {
     "StratifiedSplit": "splits",
     "TimeSplit": "time_splits",
     "TorchModule": "torch_module",
+    "by_day": "slices",
+    "by_month": "slices",
+    "by_week": "slices",
     "rebuild_dataset": "dataset",
     "recency": "weights",
     "reproduce": "reproduction",
@@ -53,6 +57,9 @@ __all__ = [
     "StratifiedSplit",
     "TimeSplit",
     "TorchModule",
+    "by_day",
+    "by_month",
+    "by_week",
     "rebuild_dataset",
     "recency",
     "reproduce",

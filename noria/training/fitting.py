@@ -17,16 +17,20 @@ from noria.features import FeatureStore
 from noria.pipelines import steps_to_dict
 from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
 from noria.storage import Workspace
+from noria.training.answers import answer
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
 from noria.training.estimator import FILE as MODEL_FILE
 from noria.training.estimator import dump
+from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.evidence import TestRows
-from noria.training.fast import predictor_of
 from noria.training.gating import admit, check_gates
 from noria.training.leakage import Leakage, find_leakage
 from noria.training.learner import Learned, Lesson, learn, rows_of
-from noria.training.metrics import METRICS, check_metrics, judge
+from noria.training.metrics import METRICS, check_answers, check_metrics
 from noria.training.remembered import remembered
+from noria.training.report import About
+from noria.training.report import files as report_files
+from noria.training.slices import column_of
 from noria.training.soundness import check_lesson, check_target
 from noria.training.splits import Fold, earlier_folds
 from noria.training.weights import row_weights
@@ -63,8 +67,8 @@ class Fitted:
     """
 
     learned: Learned
-    metrics: dict[str, float]
-    baseline: dict[str, float]
+    trial: Trial
+    judged: Evaluation
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
     leakage: Leakage = field(default_factory=Leakage)
@@ -92,7 +96,8 @@ def train_and_register(
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
     verdict = _promote(pipeline, workspace, version, fitted, TestRows(examples.frame, fitted.test))
     notes = {
-        "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
+        "models": {pipeline.name: fitted.judged.values, "baseline": fitted.judged.baseline},
+        "metrics": fitted.judged.line(),
         "version": version,
         "verdict": verdict,
         "trained_on": int(fitted.train.sum()),
@@ -119,9 +124,24 @@ def _register(
 ) -> int:
     """Add the version to the registry; gives its number."""
     schema = pipeline.input_schema()
+    parameters = {**pipeline.to_dict(), **_made_so(fitted)}
+    about = About(
+        pipeline.name,
+        pipeline.description,
+        run_id,
+        workspace.clock.now(),
+        parameters,
+        lineage.data,
+        lineage.features,
+        lineage.code,
+    )
     version = ModelRegistry.of(workspace).register(
         pipeline.name,
-        {MODEL_FILE: dump(fitted.learned.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
+        {
+            MODEL_FILE: dump(fitted.learned.estimator),
+            PARTS_FILE: pack_parts(fitted.train, fitted.test),
+            **report_files(about, fitted.trial, fitted.judged),
+        },
         servable="tabular",
         run_id=run_id,
         spec={
@@ -132,11 +152,11 @@ def _register(
             "entities": _entities(pipeline),
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
-        metrics=fitted.metrics,
+        metrics=fitted.judged.values,
         parameters={
-            **pipeline.to_dict(),
-            **_made_so(fitted),
+            **parameters,
             **remembered(pipeline.gates, fitted.learned.estimator, workspace.settings.run.seed),
+            "evaluation": fitted.judged.to_dict(),
         },
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
@@ -161,8 +181,8 @@ def _promote(
 ) -> str:
     """Make the version the champion if it has to be; gives the verdict in words."""
     registry = ModelRegistry.of(workspace)
-    verdict = _verdict(pipeline.metrics[0], fitted)
-    wins = verdict.startswith("better") and (pipeline.promote or not registry.champions(pipeline.name))
+    verdict = fitted.judged.verdict
+    wins = fitted.judged.is_better and (pipeline.promote or not registry.champions(pipeline.name))
     tried = Deployments.of(workspace).tried(pipeline.name)
     if wins and tried is not None:
         verdict += f"; not promoted, because {tried.doing}"
@@ -184,9 +204,9 @@ def selection(pipeline: ModelTrainingPipeline, workspace: Workspace) -> Selectio
     keys = [key for group in pipeline.groups for key in group.keys]
     given = [name for part in pipeline.on_demand for name in part.inputs.names]
     whose = (pipeline.entity,) if pipeline.entity is not None else ()
-    own = dict.fromkeys(
-        (*keys, *whose, *((labels.time,) if labels.time is not None else ()), *pipeline.columns, *given)
-    )
+    sliced = [name for name in (column_of(one, labels.time) for one in pipeline.slices) if name in labels.schema]
+    time = (labels.time,) if labels.time is not None else ()
+    own = dict.fromkeys((*keys, *whose, *time, *pipeline.columns, *given, *sliced))
     return Selection(
         labels.name,
         pinned_versions(_sources(pipeline), workspace),
@@ -250,25 +270,65 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress
         seed=seed,
     )
     earlier = earlier_folds(pipeline.split, examples.times, rows)
-    before = [_fit_fold(pipeline, examples, fold, seed, progress).metrics for fold in earlier]
-    fitted = _fit_fold(pipeline, examples, (train, test), seed, progress)
-    folds = _spread([*before, fitted.metrics]) if before else {}
-    return replace(fitted, leakage=leakage, folds=folds)
+    before = [_fold_values(pipeline, examples, fold, seed, progress) for fold in earlier]
+    learned = _learned(pipeline, examples, train, seed, progress)
+    trial = _trial(pipeline, examples, learned, train, test, seed)
+    judged = evaluate(trial)
+    folds = _spread([*before, judged.values]) if before else {}
+    return Fitted(learned, trial, judged, train, test, leakage, folds)
 
 
-def _fit_fold(
-    pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, seed: int, progress: Progress | None
-) -> Fitted:
-    train, test = fold
-    truth, held_out = examples.target[train], examples.target[test]
+def _learned(
+    pipeline: ModelTrainingPipeline,
+    examples: Examples,
+    train: NDArray[np.bool_],
+    seed: int,
+    progress: Progress | None,
+) -> Learned:
     lesson = _lesson(pipeline, examples, train, seed, progress or NoProgress())
     check_lesson(pipeline.name, lesson)
-    learned = learn(pipeline.model, lesson)
-    # What a server will answer by: one pass gives both, and what it compiles is there at the server's first start.
-    predicted, scored = predictor_of(learned.estimator).predict(learned.inputs.matrix(rows_of(examples.inputs, test)))
-    names = tuple(pipeline.metrics)
-    metrics = judge(names, held_out, predicted, scored)
-    return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
+    return learn(pipeline.model, lesson)
+
+
+def _fold_values(
+    pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, seed: int, progress: Progress | None
+) -> dict[str, float]:
+    """The metrics of a model that isn't kept."""
+    train, test = fold
+    learned = _learned(pipeline, examples, train, seed, progress)
+    said = answer(learned, rows_of(examples.inputs, test), examples.target[test])
+    check_answers(tuple(pipeline.metrics), said)
+    return {name: METRICS[name].value(said) for name in pipeline.metrics}
+
+
+def _trial(
+    pipeline: ModelTrainingPipeline,
+    examples: Examples,
+    learned: Learned,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    seed: int,
+) -> Trial:
+    return Trial(
+        learned,
+        examples.frame,
+        pipeline.input_schema().names,
+        examples.target,
+        train,
+        test,
+        tuple(pipeline.metrics),
+        examples.times,
+        pipeline.labels.time,
+        _whose(pipeline),
+        tuple(pipeline.slices),
+        seed=seed,
+    )
+
+
+def _whose(pipeline: ModelTrainingPipeline) -> tuple[tuple[str, ...], ...]:
+    """The keys of the entities that rows belong to."""
+    own = [(pipeline.entity,)] if pipeline.entity is not None else []
+    return tuple(dict.fromkeys((*own, *(tuple(group.keys) for group in pipeline.groups))))
 
 
 def _spread(folds: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
@@ -297,21 +357,6 @@ def _lesson(
     )
     part = everything.part(train)
     return replace(part, weights=row_weights(pipeline.weights, pipeline.class_weight, part.times, part.target))
-
-
-def _baseline(names: tuple[str, ...], truth: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:
-    """What the most frequent value (of a class) or the mean (of a number) would score."""
-    values, counts = np.unique(truth, return_counts=True)
-    regression = truth.dtype.kind == "f"
-    guess = truth.mean() if regression else values[counts.argmax()]
-    share = np.full(len(held_out), float(np.mean(truth == values[-1])))
-    return judge(names, held_out, np.full(len(held_out), guess), share)
-
-
-def _verdict(metric: str, fitted: Fitted) -> str:
-    value, baseline = fitted.metrics[metric], fitted.baseline[metric]
-    better = value > baseline if METRICS[metric].greater_is_better else value < baseline
-    return f"{'better' if better else 'not better'} than the baseline: {metric} {value:.4f} against {baseline:.4f}"
 
 
 def _definitions(pipeline: ModelTrainingPipeline) -> dict[str, str]:

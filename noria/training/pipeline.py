@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.core import ConfigError, Outcome, Progress, Schema, Settings, allowed, check_name, fingerprint
@@ -12,6 +12,7 @@ from noria.pipelines import Source, expressions
 from noria.registry import ModelRegistry
 from noria.registry.evidence import Gate
 from noria.storage import Workspace
+from noria.training.slices import Slice, column_of
 from noria.training.splits import Split
 from noria.training.time_splits import TimeSplit
 
@@ -48,6 +49,8 @@ class ModelTrainingPipeline:
             None does while something of this model is tried.
         gates: what it has to pass beside that, such as `nr.better("roc_auc", by=0.002)`; they change nothing about
             the model, so that other gates make no other version.
+        slices: parts of the rows that are judged by themselves: columns of the labels, inputs, `nr.by_month()`; by
+            default the inputs with few values, and time.
 
     Raises:
         ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
@@ -66,6 +69,7 @@ class ModelTrainingPipeline:
     metrics: Sequence[str] = ("accuracy", "f1", "roc_auc")
     promote: bool = True
     gates: Sequence[Gate] = ()
+    slices: Sequence[Slice] = ()
     description: str = "Learns from past examples to predict new ones."
     kind: str = field(default="training", init=False)
 
@@ -82,6 +86,8 @@ class ModelTrainingPipeline:
         if self.entity is not None:
             self._check_column(self.entity, is_read=False)
         self._check_model()
+        for one in self.slices:
+            self._check_slice(column_of(one, self.labels.time))
         if self.groups and self.labels.time is None:
             raise ConfigError(
                 f"model {self.name!r}: source {self.labels.name!r} has no event time to join features by",
@@ -116,6 +122,15 @@ class ModelTrainingPipeline:
                 f"model {self.name!r}: column {column!r} is an instant, and a model reads numbers, text or Booleans",
                 hint="leave it out, or add a column with the hour or the month",
                 field=column,
+            )
+
+    def _check_slice(self, column: str) -> None:
+        known = dict.fromkeys((*self.input_schema().names, *self.labels.schema.names))
+        if column not in known:
+            raise ConfigError(
+                f"model {self.name!r}: there is no column {column!r} to slice by",
+                hint=allowed(known, column),
+                field="slices",
             )
 
     def _check_inputs(self, part: BoundOnDemand) -> None:
@@ -172,6 +187,9 @@ class ModelTrainingPipeline:
             "steps": [step.to_dict() for step in self.steps],
             "split": self.split.to_dict(),
             "metrics": list(self.metrics),
+            **(
+                {"slices": [one if isinstance(one, str) else asdict(one) for one in self.slices]} if self.slices else {}
+            ),
             **self._options(),
         }
 

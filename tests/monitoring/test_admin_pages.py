@@ -132,6 +132,20 @@ def test_whatever_users_write_is_text(client: httpx.Client, settings: Settings) 
     assert "a/b?c=d" in read(client.get(str(href))).words
 
 
+def test_a_version_s_report_is_a_document_that_runs_nothing(client: httpx.Client, settings: Settings) -> None:
+    with Workspace.open(settings) as workspace:
+        files = {"model": b"e", "report.html": b"<!doctype html><h1>late</h1>"}
+        ModelRegistry.of(workspace).register("late", files, servable="doubler", run_id="e")
+    assert "/models/late/5/report" in {
+        attributes.get("href") for _, attributes in read(client.get("/models/late")).found
+    }
+    found = client.get("/models/late/5/report")
+    assert found.text == "<!doctype html><h1>late</h1>"
+    assert found.headers["content-type"] == "text/html; charset=utf-8"
+    assert found.headers["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline';")
+    assert client.get("/models/late/1/report").status_code == 404
+
+
 def test_mistakes_are_pages_for_people(lasting: httpx.Client) -> None:
     people = {"accept": "text/html,*/*"}
     for path, status in (("/models/<script>x", 404), ("/nothing", 404), ("/predictions?limit=x", 400)):

@@ -146,7 +146,8 @@ def _response(done: Any) -> Response:
     if isinstance(done, Page):
         return _html(render(done, nonce := secrets.token_urlsafe(16)), nonce, done.status)
     if isinstance(done, Raw):
-        return Response(done.body, done.status, _SAFE, done.kind)
+        policy = {"content-security-policy": done.policy} if done.policy else {}
+        return Response(done.body, done.status, {**_SAFE, **policy}, done.kind)
     return Response(msgspec.json.encode(done), 200, _SAFE, "application/json")
 
 

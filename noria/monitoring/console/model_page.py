@@ -11,6 +11,9 @@ from noria.monitoring.console.layout import Page, button, page
 from noria.monitoring.console.trial_forms import forms
 from noria.registry import CHAMPION, ModelVersion
 
+REPORT = "report.html"
+"""The version's file with its report, where it has one."""
+
 
 def model(desk: Desk, model: str) -> Page:
     """A model with its versions, deployments and trail."""
@@ -20,7 +23,7 @@ def model(desk: Desk, model: str) -> Page:
     now = found.aliases.get(CHAMPION)
     rows = [
         (
-            (tag("b", one.version), " ", shown.aliases(one.version, found.aliases)),
+            (tag("b", one.version), " ", shown.aliases(one.version, found.aliases), _report(one)),
             shown.instant(one.created),
             shown.metrics(one.metrics),
             one.servable,
@@ -51,6 +54,12 @@ def model(desk: Desk, model: str) -> Page:
         table(("at (UTC)", "who", "what", "version", "why"), trail),
         place="/",
     )
+
+
+def _report(one: ModelVersion) -> Markup | None:
+    """Where to read how good it is."""
+    path = f"/models/{quote(one.name, safe='')}/{one.version}/report"
+    return tag("small", " ", tag("a", "report", href=path)) if REPORT in one.files else None
 
 
 def _promote(one: ModelVersion, path: str) -> Markup:

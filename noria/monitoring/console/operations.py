@@ -25,11 +25,16 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True)
 class Raw:
-    """An answer that is no JSON."""
+    """An answer that is no JSON.
+
+    Attributes:
+        policy: what a document may load and run: its content security policy; empty for what is no document.
+    """
 
     body: bytes
     kind: str
     status: int = 200
+    policy: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.core import NoriaError
+from noria.core import NoriaError, NotFoundError
 from noria.gateway.control import ask
 from noria.monitoring.console import models, shown
 from noria.monitoring.console.api_page import documents
@@ -11,8 +11,8 @@ from noria.monitoring.console.desk import Desk
 from noria.monitoring.console.html import Markup, table, tag
 from noria.monitoring.console.key_pages import keys
 from noria.monitoring.console.layout import Page, page
-from noria.monitoring.console.model_page import model
-from noria.monitoring.console.operations import Operation
+from noria.monitoring.console.model_page import REPORT, model
+from noria.monitoring.console.operations import Operation, Raw
 from noria.monitoring.console.prediction_pages import prediction, predictions
 from noria.monitoring.console.server_pages import figures, servers
 from noria.registry import AuditEntry
@@ -77,9 +77,19 @@ def audit(desk: Desk, query: models.Trail) -> Page:
     return page("Audit trail", trail(models.audit(desk, query)), place="/audit")
 
 
+def report(desk: Desk, model: str, version: int) -> Raw:
+    """A version's report, as it was kept: a document of its own, without scripts."""
+    found = desk.registry.get(model, version)
+    if REPORT not in found.files:
+        raise NotFoundError(f"{found.label} has no report", hint="pipelines' models have one; older ones have none")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+    return Raw(desk.registry.files(found)[REPORT].read_bytes(), "text/html; charset=utf-8", policy=policy)
+
+
 PAGES = (
     Operation("GET", "/", overview),
     Operation("GET", "/models/{model}", model),
+    Operation("GET", "/models/{model}/{version}/report", report),
     Operation("GET", "/deployments/{model}", deployment),
     Operation("GET", "/servers", servers),
     Operation("GET", "/keys", keys),
