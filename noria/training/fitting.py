@@ -15,10 +15,10 @@ from noria.pipelines import steps_to_dict
 from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
 from noria.storage import Workspace
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
-from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import dump, scores
+from noria.training.estimator import scores
 from noria.training.fast import predictor_of
-from noria.training.learner import Learned, Lesson, learn
+from noria.training.formats import check, keep
+from noria.training.learner import Learned, Learner, Lesson, learn
 from noria.training.metrics import METRICS, check_metrics, judge
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def train_and_register(
 ) -> Outcome:
     """Everything that a run of the pipeline does."""
     check_metrics(tuple(pipeline.metrics))
+    if not isinstance(pipeline.model, Learner):
+        check(pipeline.model, workspace.settings)  # before hours are spent on what can't be kept
     chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
         examples = join(pipeline, workspace, chosen)
@@ -96,12 +98,14 @@ def _register(
 ) -> int:
     """Add the version to the registry; gives its number."""
     schema = pipeline.input_schema()
+    kept = keep(fitted.learned.estimator, workspace.settings)
     version = ModelRegistry.of(workspace).register(
         pipeline.name,
-        {MODEL_FILE: dump(fitted.learned.estimator), PARTS_FILE: pack_parts(fitted.train, fitted.test)},
+        {**kept.files, PARTS_FILE: pack_parts(fitted.train, fitted.test)},
         servable="tabular",
         run_id=run_id,
         spec={
+            "model": kept.spec,
             "inputs": schema.to_dict(),
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.learned.inputs.steps),
