@@ -20,7 +20,7 @@ class CatBoost:
     """Keeps the `Format` contract for CatBoost's estimators. A subclass may compute something else."""
 
     name = "catboost"
-    files = (CBM, FILE)
+    files: tuple[str, ...] = (CBM, FILE)
 
     def takes(self, estimator: Any) -> bool:
         return type_name(estimator) in CLASSES

@@ -20,12 +20,12 @@ from noria.training.formats.pickles import Pickle
 from noria.training.formats.skops_zip import Skops
 from noria.training.formats.xgboost_ubj import XgBoost
 
-_PICKLE = Pickle()
+_PICKLE: Format = Pickle()
 FORMATS: tuple[Format, ...] = (LightGbm(), XgBoost(), CatBoost(), Skops())
 """In the order of preference; none of them runs code when it is read."""
 
 _EXTRAS = ("lightgbm", "xgboost", "catboost", "torch", "onnxruntime")
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "xgboost": "xgboost-cpu"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "xgboost": "xgboost-cpu"}
 _TRUST = "[registry] trust_pickles = true in noria.toml (or NORIA_REGISTRY_TRUST_PICKLES=true)"
 
 
@@ -118,7 +118,7 @@ def estimator_of(version: ModelVersion, workspace: Workspace) -> Estimator:
 
 def library_version(module: str) -> str | None:
     """The version of an installed library, which is not imported; None if there is none."""
-    for name in dict.fromkeys((_DISTRIBUTIONS.get(module, module), module)):
+    for name in dict.fromkeys((DISTRIBUTIONS.get(module, module), module)):
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -150,7 +150,7 @@ def _check_libraries(trained: Mapping[str, str], what: str) -> None:
         if here is None:
             raise _missing(library, trained, what)
         if here.partition(".")[0] != version.partition(".")[0]:
-            name = _DISTRIBUTIONS.get(library, library)
+            name = DISTRIBUTIONS.get(library, library)
             raise DataError(
                 f"{what} was trained with {name} {version}, and {here} is installed here",
                 hint=f"pip install '{name}=={version}', or train it again with {here}",
@@ -158,7 +158,7 @@ def _check_libraries(trained: Mapping[str, str], what: str) -> None:
 
 
 def _missing(library: str, trained: Mapping[str, str], what: str) -> MissingExtraError | DataError:
-    name, version = _DISTRIBUTIONS.get(library, library), trained.get(library, "")
+    name, version = DISTRIBUTIONS.get(library, library), trained.get(library, "")
     what = f"{what}, trained with {name} {version}," if version else what
     if library in _EXTRAS:
         return MissingExtraError(name, library, what)

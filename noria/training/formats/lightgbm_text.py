@@ -21,7 +21,7 @@ class LightGbm:
     """Keeps the `Format` contract for LightGBM's boosters and estimators. A subclass may compute something else."""
 
     name = "lightgbm"
-    files = (TEXT, FILE)
+    files: tuple[str, ...] = (TEXT, FILE)
 
     def takes(self, estimator: Any) -> bool:
         return type_name(estimator) in (*_CLASSES, BOOSTER)

@@ -17,7 +17,7 @@ class Pickle:
     """Keeps the `Format` contract for whatever can be pickled. `keep` and `restore` ask for trust first."""
 
     name = "pickle"
-    files = (FILE,)
+    files: tuple[str, ...] = (FILE,)
 
     def takes(self, estimator: Any) -> bool:
         return True

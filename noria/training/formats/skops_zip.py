@@ -50,7 +50,7 @@ class Skops:
     """Keeps the `Format` contract for whatever is made of known types: estimators of scikit-learn above all."""
 
     name = "skops"
-    files = (FILE,)
+    files: tuple[str, ...] = (FILE,)
 
     def takes(self, estimator: Any) -> bool:
         return True

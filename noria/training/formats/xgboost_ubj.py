@@ -11,7 +11,7 @@ from noria.training.formats.format import UnkeepableError, type_name
 from noria.training.formats.sound_xgboost import check_xgboost
 
 UBJ = "model.ubj"
-_CLASSES = tuple(
+CLASSES = tuple(
     f"xgboost.sklearn.{kind}"
     for kind in ("XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor")
 )
@@ -21,10 +21,10 @@ class XgBoost:
     """Keeps the `Format` contract for XGBoost's estimators. A subclass may compute something else."""
 
     name = "xgboost"
-    files = (UBJ, FILE)
+    files: tuple[str, ...] = (UBJ, FILE)
 
     def takes(self, estimator: Any) -> bool:
-        return type_name(estimator) in _CLASSES
+        return type_name(estimator) in CLASSES
 
     def libraries(self, estimator: Any) -> set[str]:
         return {"xgboost"}
@@ -42,7 +42,7 @@ class XgBoost:
 
     def load(self, files: Mapping[str, Path]) -> Any:
         facts = load_facts(files[FILE], files[UBJ], "class", "parameters")
-        if facts["class"] not in _CLASSES:
+        if facts["class"] not in CLASSES:
             raise damaged(f"{facts['class']} is no class of XGBoost that is known")
         estimator = read_estimator(files[UBJ], facts["class"], facts["parameters"])
         for name, value in facts["parameters"].items():
