@@ -18,10 +18,11 @@ from noria.training.formats.lightgbm_text import LightGbm
 from noria.training.formats.pickles import FILE as PICKLE_FILE
 from noria.training.formats.pickles import Pickle
 from noria.training.formats.skops_zip import Skops
+from noria.training.formats.torch_tensors import TorchTensors
 from noria.training.formats.xgboost_ubj import XgBoost
 
 _PICKLE: Format = Pickle()
-FORMATS: tuple[Format, ...] = (LightGbm(), XgBoost(), CatBoost(), Skops())
+FORMATS: tuple[Format, ...] = (LightGbm(), XgBoost(), CatBoost(), TorchTensors(), Skops())
 """In the order of preference; none of them runs code when it is read."""
 
 _EXTRAS = ("lightgbm", "xgboost", "catboost", "torch", "onnxruntime")
@@ -35,15 +36,13 @@ def keep(estimator: Estimator, settings: Settings) -> Kept:
     Raises:
         ConfigError: only a pickle does, and the project doesn't trust its registry's pickles; or not even that.
     """
-    reasons = []
-    for one in FORMATS:
-        if one.takes(estimator):
-            try:
-                return Kept(one.dump(estimator), _spec(one, estimator))
-            except UnkeepableError as error:
-                reasons.append(str(error))
+    form = _first(estimator)
+    try:
+        return Kept(form.dump(estimator), _spec(form, estimator))
+    except UnkeepableError as error:
+        why = str(error)
     if not settings.registry.trust_pickles:
-        raise _only_a_pickle(estimator, reasons)
+        raise _only_a_pickle(estimator, why)
     return Kept(_PICKLE.dump(estimator), _spec(_PICKLE, estimator))
 
 
@@ -53,19 +52,13 @@ def check(estimator: Estimator, settings: Settings) -> None:
     Raises:
         ConfigError: only a pickle could hold it, and the project doesn't trust its registry's pickles.
     """
-    if settings.registry.trust_pickles:
+    form = _first(estimator)
+    if settings.registry.trust_pickles or form.name != "skops":
         return
-    reasons = []
-    for one in FORMATS:
-        if one.takes(estimator):
-            if one.name != "skops":
-                return
-            try:
-                one.dump(estimator)
-                return
-            except UnkeepableError as error:
-                reasons.append(str(error))
-    raise _only_a_pickle(estimator, reasons)
+    try:
+        form.dump(estimator)
+    except UnkeepableError as error:
+        raise _only_a_pickle(estimator, str(error)) from None
 
 
 def restore(spec: Mapping[str, Any] | None, files: Mapping[str, Path], settings: Settings, what: str) -> Estimator:
@@ -168,10 +161,14 @@ def _missing(library: str, trained: Mapping[str, str], what: str) -> MissingExtr
     )
 
 
-def _only_a_pickle(estimator: Any, reasons: list[str]) -> ConfigError:
-    why = f" ({reasons[0]})" if reasons else ""
+def _first(estimator: Any) -> Format:
+    """The format that is meant for an estimator; skops is for all that no other is."""
+    return next(one for one in FORMATS if one.takes(estimator))
+
+
+def _only_a_pickle(estimator: Any, why: str) -> ConfigError:
     return ConfigError(
-        f"the model {type_name(estimator)} can only be kept as a pickle{why}, and reading one runs code",
+        f"the model {type_name(estimator)} can only be kept as a pickle ({why}), and reading one runs code",
         hint=f"if you trust everybody who can write to this project's registry: {_TRUST}",
         field="registry.trust_pickles",
     )
