@@ -20,6 +20,7 @@ from benchmarks.serving.contestant import ASKED
 from noria.core import Settings
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
+from noria.training.formats import estimator_of
 
 FEW, MANY, TREES, FOREST, CANDIDATES, USERS = 20, 50, 300, 100, 500, 5_000
 START = 1_700_000_000_000_000
@@ -86,8 +87,7 @@ class Example:
     def estimator(self, model: str) -> Any:
         """The very estimator that noria serves."""
         with Workspace.open(Settings.load(self.project)) as workspace:
-            registry = ModelRegistry.of(workspace)
-            return pickle.loads(registry.files(registry.get(model))["model.pkl"].read_bytes())
+            return estimator_of(ModelRegistry.of(workspace).get(model), workspace)
 
     def scores(self, model: str, matrix: NDArray[np.float64]) -> list[list[float]]:
         """The probability of the second class of each row, computed by the estimator's own library."""

@@ -94,6 +94,14 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True)
+class RegistrySettings:
+    """What is believed of the registry."""
+
+    trust_pickles: bool = False
+    """Whether everybody who can write to the registry is trusted: reading a model that is a pickle runs code."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """How `noria run` works."""
 
@@ -115,6 +123,7 @@ class Settings:
     serve: ServeSettings = field(default_factory=ServeSettings)
     predictions: PredictionSettings = field(default_factory=PredictionSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
     run: RunSettings = field(default_factory=RunSettings)
 
     @property
@@ -172,6 +181,7 @@ _TABLES: dict[str, type] = {
     "serve": ServeSettings,
     "predictions": PredictionSettings,
     "telemetry": TelemetrySettings,
+    "registry": RegistrySettings,
     "run": RunSettings,
 }
 

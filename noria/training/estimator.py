@@ -1,18 +1,14 @@
-"""Estimators: anything with `fit` and `predict`; what noria asks of one and how its bytes are kept."""
+"""Estimators: anything with `fit` and `predict`; what noria asks of one. How one is kept is in `formats`."""
 
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, MissingExtraError, fingerprint
-
-FILE = "model.pkl"
-_EXTRAS = ("lightgbm", "xgboost", "catboost", "torch")
+from noria.core import fingerprint
 
 
 @runtime_checkable
@@ -58,41 +54,6 @@ def output_types(estimator: Estimator) -> dict[str, str]:
     predictions = {"b": "bool", "i": "int64", "u": "int64", "f": "float64"}.get(kind, "str")
     has_scores = hasattr(estimator, "predict_proba") and classes is not None and len(classes) == 2
     return {"predictions": predictions, **({"scores": "float64"} if has_scores else {})}
-
-
-def dump(estimator: Estimator) -> bytes:
-    """The fitted estimator as bytes.
-
-    Raises:
-        ConfigError: it can't be pickled.
-    """
-    try:
-        return pickle.dumps(estimator, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"the model {type(estimator).__name__} can't be saved: {error}",
-            hint="define its class in a module, not in a function or in __main__",
-        ) from error
-
-
-def load(file: Path) -> Estimator:
-    """The reverse of `dump`. The file's checksum has been verified: unpickling runs code.
-
-    Raises:
-        DataError: it needs a library that isn't installed here, or was written by another version.
-        MissingExtraError: that library is an extra of noria.
-    """
-    try:
-        estimator = pickle.loads(file.read_bytes())
-    except (ImportError, AttributeError, pickle.UnpicklingError) as error:
-        library = (getattr(error, "name", None) or "").partition(".")[0]
-        if isinstance(error, ModuleNotFoundError) and library in _EXTRAS:
-            raise MissingExtraError(library, library, "this model") from error
-        raise DataError(
-            f"the model file can't be loaded: {error}",
-            hint="install the libraries that it was trained with (`noria models show` lists them), or train it again",
-        ) from error
-    return cast(Estimator, estimator)
 
 
 def _plain(value: Any) -> Any:

@@ -19,13 +19,12 @@ from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_
 from noria.storage import Workspace
 from noria.training.answers import answer
 from noria.training.dataset import PARTS_FILE, TARGET, Selection, pack_parts, pinned_versions, recipe
-from noria.training.estimator import FILE as MODEL_FILE
-from noria.training.estimator import dump
 from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.evidence import TestRows
+from noria.training.formats import check, keep
 from noria.training.gating import admit, check_gates
 from noria.training.leakage import Leakage, find_leakage
-from noria.training.learner import Learned, Lesson, learn, rows_of
+from noria.training.learner import Learned, Learner, Lesson, learn, rows_of
 from noria.training.metrics import METRICS, check_answers, check_metrics
 from noria.training.remembered import remembered
 from noria.training.report import About
@@ -81,6 +80,8 @@ def train_and_register(
     """Everything that a run of the pipeline does."""
     check_metrics(tuple(pipeline.metrics))
     check_gates(pipeline.gates)
+    if not isinstance(pipeline.model, Learner):
+        check(pipeline.model, workspace.settings)  # before hours are spent on what can't be kept
     chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
         examples = join(pipeline, workspace, chosen)
@@ -135,16 +136,18 @@ def _register(
         lineage.features,
         lineage.code,
     )
+    kept = keep(fitted.learned.estimator, workspace.settings)
     version = ModelRegistry.of(workspace).register(
         pipeline.name,
         {
-            MODEL_FILE: dump(fitted.learned.estimator),
+            **kept.files,
             PARTS_FILE: pack_parts(fitted.train, fitted.test),
             **report_files(about, fitted.trial, fitted.judged),
         },
         servable="tabular",
         run_id=run_id,
         spec={
+            "model": kept.spec,
             "inputs": schema.to_dict(),
             "columns": list(pipeline.columns),
             "steps": steps_to_dict(fitted.learned.inputs.steps),
@@ -234,6 +237,11 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selectio
             f"model {pipeline.name!r}: none of the {skipped} rows of {pipeline.labels.name!r} has a target",
             hint="check the target's expression and its column",
         )
+    return examples_of(pipeline, frame, skipped)
+
+
+def examples_of(pipeline: ModelTrainingPipeline, frame: pl.DataFrame, skipped: int = 0) -> Examples:
+    """Rows that have been joined."""
     times = None
     if pipeline.labels.time is not None:
         times = frame[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)

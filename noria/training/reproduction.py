@@ -20,9 +20,11 @@ from noria.registry import ModelRegistry, ModelVersion, code_state
 from noria.storage import Workspace
 from noria.training.comparison import Answered, Refound, difference, refound
 from noria.training.dataset import PART, TARGET, Dataset, rebuild_dataset
-from noria.training.estimator import FILE, Estimator, dump
+from noria.training.estimator import Estimator
 from noria.training.evidence import TABULAR, answers
-from noria.training.fitting import Examples, fit
+from noria.training.fitting import examples_of, fit
+from noria.training.formats import keep
+from noria.training.formats.format import Kept
 from noria.training.learner import Learned, Lesson, fit_once
 from noria.training.pipeline import ModelTrainingPipeline
 from noria.training.remembered import ESTIMATOR, GATES, SEED, KnownStep, made_estimator, made_steps
@@ -31,7 +33,7 @@ from noria.training.servable import load as load_servable
 
 _KNOWN = frozenset(
     (ESTIMATOR, SEED, GATES, "kind", "name", "labels", "target", "features", "model", "steps", "split", "metrics")
-) | {"evaluation", "leakage", "notes", "slices"}
+) | {"evaluation", "leakage", "learning", "folds", "notes", "slices"}
 """The parts of a version's parameters that fitting again from the registry takes into account, or that don't matter."""
 
 
@@ -141,9 +143,7 @@ def _again(version: ModelVersion, dataset: Dataset, pipeline: ModelTrainingPipel
             f"{version.label} can't be fitted again: {reason}; and system.py says otherwise now: {', '.join(others)}",
             hint=f"check out system.py as it was: {version.lineage.code.get('git', 'its git commit is not known')}",
         )
-    frame = dataset.frame
-    times = _times(version, frame)
-    examples = Examples(frame, frame.select(pipeline.input_schema().names), frame[TARGET].to_numpy(), times, 0)
+    examples = examples_of(pipeline, dataset.frame)
     return _Made(fit(pipeline, examples, seed).learned, "system.py", (f"system.py said what to fit: {reason}",))
 
 
@@ -154,8 +154,11 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
     unknown = sorted(name for name, value in kept.items() if name not in _KNOWN and value not in (None, [], {}, False))
     if unknown:
         raise DataError(f"its definition has {', '.join(unknown)}")
+    if "early_stopping" in kept.get("learning", {}):
+        raise DataError("rows that its split had set aside said when to stop")
     estimator = made_estimator(kept[ESTIMATOR])
-    steps = made_steps(kept.get("steps", ()), version.spec["steps"])
+    own = kept.get("steps", ())
+    steps = made_steps(own, version.spec["steps"][: len(own)])  # the automatic ones are fitted again by themselves
     frame, schema = dataset.frame, Schema.of(version.spec["inputs"])
     lesson = Lesson(
         frame.select(schema.names),
@@ -205,7 +208,6 @@ def _compared(
         outcome = "identical"
     elif all(one.fits for one in metrics.values()) and (made.is_random or libraries):
         outcome = "equivalent"
-    file = version.files.get(FILE)
     random = ("its random_state is None, and two fits of it differ by themselves",) if made.is_random else ()
     return Reproduction(
         version.label,
@@ -215,11 +217,17 @@ def _compared(
         dataset.digest,
         changed,
         largest,
-        same_file=file is not None and hashlib.sha256(dump(made.learned.estimator)).hexdigest() == file.digest,
+        same_file=_same_files(version, keep(made.learned.estimator, workspace.settings)),
         metrics=metrics,
         libraries=libraries,
         notes=(*made.notes, *random),
     )
+
+
+def _same_files(version: ModelVersion, kept: Kept) -> bool:
+    """Whether the model's own files have the same bytes."""
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in kept.files.items()}
+    return found == {name: blob.digest for name, blob in version.files.items() if name in found}
 
 
 def _moved(version: ModelVersion, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:

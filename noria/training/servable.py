@@ -15,11 +15,11 @@ from noria.core.bodies import decode
 from noria.features import BoundOnDemand, OnDemand, OnlineReader, OnlineSpec
 from noria.features.reads import Read
 from noria.pipelines import steps_from_dict
-from noria.registry import ModelRegistry, ModelVersion
+from noria.registry import ModelVersion
 from noria.storage import Workspace
-from noria.training.estimator import FILE, Estimator, output_types
-from noria.training.estimator import load as load_estimator
+from noria.training.estimator import Estimator, output_types
 from noria.training.fast import predictor_of
+from noria.training.formats import estimator_of
 from noria.training.inputs import Matrix, ModelInputs
 from noria.training.lookup import Lookup, attribute, plain
 from noria.training.row_json import RowReader
@@ -276,7 +276,7 @@ def load(version: ModelVersion, workspace: Workspace) -> TabularServable:
     """The loader that the entry point `tabular` names."""
     spec = version.spec
     inputs = ModelInputs(Schema.of(spec["inputs"]), tuple(steps_from_dict(spec["steps"])))
-    estimator = load_estimator(ModelRegistry.of(workspace).files(version)[FILE])
+    estimator = estimator_of(version, workspace)
     groups = [OnlineSpec.from_dict(group) for group in spec["groups"]]
     reader = OnlineReader(workspace.online, groups, workspace.clock) if groups else None
     known = {f"{g.group}.{name}": kind for g in groups for name, kind in zip(g.features, g.types, strict=False)}

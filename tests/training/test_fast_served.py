@@ -17,8 +17,8 @@ from noria.core import MissingExtraError, Settings
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
-from noria.training.estimator import FILE, load
 from noria.training.fast import FastPredictor
+from noria.training.formats import estimator_of
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")
@@ -70,8 +70,7 @@ def test_trained_and_served(kind: str, workspace: Workspace, monkeypatch: pytest
     request = servable.decode("predict", msgspec.json.encode({"instances": rows}))
     answer = servable.answer("predict", [request])[0]
     matrix = servable._inputs.matrix(pl.DataFrame(rows, schema={"amount": pl.Float64, "shop": pl.String}))
-    file = ModelRegistry.of(workspace).files(version)[FILE]
-    kept: Any = load(file)
+    kept: Any = estimator_of(version, workspace)
     assert answer.predictions == kept.predict(matrix).tolist()
     assert answer.scores == kept.predict_proba(matrix)[:, 1].astype(np.float64).tolist()
     msgspec.json.encode(answer)
@@ -80,4 +79,4 @@ def test_trained_and_served(kind: str, workspace: Workspace, monkeypatch: pytest
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=library):
-        load(file)
+        estimator_of(version, workspace)

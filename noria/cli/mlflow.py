@@ -1,0 +1,34 @@
+"""`noria models export` and `noria models import`: models to MLflow's format and back."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from noria.cli.show import out
+from noria.core import Settings
+from noria.registry import ModelRegistry
+from noria.storage import Workspace
+
+
+def export(options: Namespace) -> int:
+    """Write a version as a model directory of MLflow's."""
+    from noria.training.mlflow_model import export_version
+
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        version = ModelRegistry.of(workspace).get(options.label)
+        folder = export_version(workspace, version, Path(options.folder))
+    out(f"{version.label} is in {folder}; try: mlflow models serve -m {folder} --env-manager local")
+    if version.spec["groups"] or version.spec.get("on_demand"):
+        out("  it takes all its inputs as columns: features aren't looked up or computed there")
+    return 0
+
+
+def import_folder(options: Namespace) -> int:
+    """Register a model directory of MLflow's as a version."""
+    from noria.training.mlflow_model import import_model
+
+    with Workspace.open(Settings.load(options.project)) as workspace:
+        version = import_model(workspace, Path(options.folder), options.name)
+    out(f"{options.folder} is {version.label}; to answer with it: noria models promote {version.label}")
+    return 0
