@@ -21,7 +21,6 @@ from noria.training.mlflow_model.mlmodel import DATA, FILE, VERSION, columns_of,
 
 _EXTRAS = ("lightgbm", "xgboost", "catboost")
 _FLAVORS = {"skops": "sklearn", "lightgbm": "lightgbm", "xgboost": "xgboost", "catboost": "catboost"}
-_SKLEARN = "sklearn"
 
 
 def export_version(workspace: Workspace, version: ModelVersion, folder: Path) -> Path:
