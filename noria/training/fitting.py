@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import DataError, NoProgress, Outcome, Progress, task
+from noria.core import DataError, NoProgress, Outcome, Progress, fingerprint, task
 from noria.features import FeatureStore
 from noria.pipelines import steps_to_dict
 from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
@@ -61,7 +63,9 @@ def train_and_register(
         examples = join(pipeline, workspace, chosen)
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
-        fitted = fit(pipeline, examples, workspace.settings.run.seed, progress)
+        seed, compute = workspace.settings.run.seed, workspace.settings.compute
+        kept = _kept(pipeline, workspace, made_of, seed)
+        fitted = fit(pipeline, examples, seed, progress, directory=kept, compute=compute)
         predictor_of(fitted.learned.estimator)  # compiles what a server would compile at its first start
     lineage = Lineage(
         {name: str(number) for name, number in chosen.versions.items()},
@@ -70,6 +74,7 @@ def train_and_register(
         made_of,
     )
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
+    shutil.rmtree(kept, ignore_errors=True)
     verdict = _promote(pipeline, workspace, version, fitted)
     notes = {
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
@@ -110,7 +115,7 @@ def _register(
             "on_demand": [bound.part.to_state() for bound in pipeline.on_demand],
         },
         metrics=fitted.metrics,
-        parameters=pipeline.to_dict(),
+        parameters=pipeline.to_dict() | ({"learned": fitted.learned.notes} if fitted.learned.notes else {}),
         signature=Signature(schema.to_dict(), {"prediction": str(examples.target.dtype)}, _example(pipeline, examples)),
         lineage=lineage,
     )
@@ -173,8 +178,20 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selectio
     return Examples(frame, frame.select(pipeline.input_schema().names), frame[TARGET].to_numpy(), times, skipped)
 
 
-def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress: Progress | None = None) -> Fitted:
+def fit(
+    pipeline: ModelTrainingPipeline,
+    examples: Examples,
+    seed: int,
+    progress: Progress | None = None,
+    *,
+    directory: Path | None = None,
+    compute: str = "local",
+) -> Fitted:
     """Fit steps and estimator on the training part, judge both on the test part.
+
+    Args:
+        directory: for what a learner wants to survive a kill.
+        compute: who works where a learner shares its work.
 
     Raises:
         DataError: the training part has only one class.
@@ -186,12 +203,19 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress
             f"model {pipeline.name!r}: all {len(truth)} training rows have the target {truth[0]!r}",
             hint="a model needs examples of at least two values; check the target and the split",
         )
-    learned = learn(pipeline.model, _lesson(pipeline, examples, train, seed, progress or NoProgress()))
+    lesson = _lesson(pipeline, examples, train, seed, progress or NoProgress())
+    learned = learn(pipeline.model, replace(lesson, name=pipeline.name, directory=directory, compute=compute))
     estimator = learned.estimator
     matrix = learned.inputs.matrix(examples.inputs.filter(pl.Series(test)))
     names = tuple(pipeline.metrics)
     metrics = judge(names, held_out, np.asarray(estimator.predict(matrix)), scores(estimator, matrix))
     return Fitted(learned, metrics, _baseline(names, truth, held_out), train, test)
+
+
+def _kept(pipeline: ModelTrainingPipeline, workspace: Workspace, made_of: dict[str, Any], seed: int) -> Path:
+    """The folder of a run that was killed, if it was of the same definition on the same rows; else a new one's."""
+    key = fingerprint([pipeline.definition_hash(), made_of["digest"], seed])
+    return workspace.settings.state_dir / "learning" / f"{pipeline.name}-{key}"
 
 
 def _lesson(
