@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ class _Search:
             self.budget = self.budget.spent(max(t.user_attrs.get("report", {}).get("elapsed", 0.0) for t in finished))
         self._tell_progress(len(finished))
         address = self.tuned.compute or self.lesson.compute
-        pool = workers(address, self.trial, self.folds)
+        pool = workers(address, self.trial, self.folds, self.tuned.estimator)
         waiting = self.study.cut_off
         while True:
             while len(self.drawn) < pool.slots and self._may_begin(bool(waiting)):
@@ -223,7 +224,9 @@ def check_names(estimator: Estimator, parameters: Mapping[str, Any]) -> None:
             f"{kind} has no parameters that can be set",
             hint="give it get_params and set_params, as sklearn.base.BaseEstimator does",
         )
-    known = estimator.get_params()
+    # CatBoost's `get_params` has only those that were given.
+    signature = inspect.signature(type(estimator)).parameters.values()
+    known = {*estimator.get_params(), *(one.name for one in signature if one.kind is not one.VAR_KEYWORD)}
     for name in parameters:
         if name not in known:
             raise ConfigError(f"{kind} has no parameter {name!r}", hint=allowed(known, name), field=name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from noria.pipelines.ray_compute import connect
@@ -67,12 +69,20 @@ class Here:
 class OnRay:
     """A Ray cluster: each job has one core. The folds are put there once."""
 
-    def __init__(self, address: str, trial: Trial, folds: Sequence[Fold]) -> None:
+    def __init__(self, address: str, trial: Trial, folds: Sequence[Fold], estimator: Estimator) -> None:
         self._ray = connect(address)
+        self._send_code_of(estimator)
         self._trial, self._folds = self._ray.put(trial), self._ray.put(list(folds))
         self._run = self._ray.remote(max_retries=1)(_run)
         self._under_way: dict[Any, int] = {}
         self.slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def _send_code_of(self, estimator: Estimator) -> None:
+        """A class of the project's own travels with its code: its module is nowhere on the workers' path."""
+        module = sys.modules.get(type(estimator).__module__)
+        file = getattr(module, "__file__", None)
+        if module is not None and file and not {"site-packages", "dist-packages"} & set(Path(file).parts):
+            self._ray.cloudpickle.register_pickle_by_value(module)
 
     def start(self, number: int, job: Job) -> None:
         self._under_way[self._run.remote(self._trial, self._folds, job)] = number
@@ -92,6 +102,6 @@ def _run(trial: Trial, folds: Sequence[Fold], job: Job) -> Report:
     return trial.run(job.make, folds, job.bars, job.seconds)
 
 
-def workers(address: str, trial: Trial, folds: Sequence[Fold]) -> Workers:
+def workers(address: str, trial: Trial, folds: Sequence[Fold], estimator: Estimator) -> Workers:
     """Those at an address: `local`, `ray`, or `ray://HOST:PORT`."""
-    return Here(trial, folds) if address == "local" else OnRay(address, trial, folds)
+    return Here(trial, folds) if address == "local" else OnRay(address, trial, folds, estimator)
