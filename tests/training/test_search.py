@@ -52,13 +52,13 @@ class Moody(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, mood: str = "good", level: float = 0.0) -> None:
         self.mood, self.level = mood, level
 
-    def fit(self, X: Any, y: Any) -> Moody:
+    def fit(self, X: Any, y: Any) -> Moody:  # noqa: N803
         if self.mood == "bad":
             raise RuntimeError("not today")
         self.mean_ = float(np.mean(y)) + self.level
         return self
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any) -> Any:  # noqa: N803
         return np.full(len(X), np.nan if self.mood == "lost" else self.mean_)
 
 

@@ -104,7 +104,7 @@ def test_no_finished_trial_is_repeated_and_the_result_is_that_of_an_undisturbed_
     # As it was given once, each trial once, the best once more; and what the two kills cut off.
     firsts = [line for line in fits if line.endswith(f" {min(folds)}")]
     assert len(firsts) <= 1 + 14 + 2
-    assert len({line for line in firsts}) == 15
+    assert len(set(firsts)) == 15
 
     said, _ = undisturbed.communicate(timeout=120)
     assert undisturbed.returncode == 0, said

@@ -47,7 +47,7 @@ class Deadly(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, mood: str = "good") -> None:
         self.mood = mood
 
-    def fit(self, X: Any, y: Any) -> Deadly:
+    def fit(self, X: Any, y: Any) -> Deadly:  # noqa: N803
         if self.mood == "dead":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.mood == "bad":
@@ -55,7 +55,7 @@ class Deadly(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.mean_ = float(np.mean(y))
         return self
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any) -> Any:  # noqa: N803
         return np.full(len(X), self.mean_)
 
 

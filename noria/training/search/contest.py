@@ -88,13 +88,15 @@ class Contest:
         rule: str,
         lesson: Lesson,
     ) -> None:
-        self.problem, self.metric, self.folds_of, self.budget = problem, metric, folds_of, budget
+        self.problem, self.metric, self.all_folds, self.budget = problem, metric, folds_of, budget
         self.rule, self.lesson = rule, lesson
         self.better = METRICS[metric].greater_is_better
         self.trial = Trial(metric, PATIENCE, quiet=True, clock=budget.clock)
         self.left_out = {family.name: why for family, why in families.items() if why}
         make = partial(Study, storage, seed=lesson.seed, greater_is_better=self.better)
         self.entrants = [Entrant(family, make(family.name)) for family, why in families.items() if not why]
+        self.memory = self.entrants[0].study
+        self.is_short = bool(self.memory.remembered("is_short"))
         self.task = f"{lesson.name}: auto" if lesson.name else "auto"
         self.turn = 0
 
@@ -106,6 +108,14 @@ class Contest:
             self._try_on_few_rows()
         while (entrant := self._next()) is not None:
             self._try(entrant)
+
+    def folds_of(self, family: Family) -> list[Fold]:
+        """Those on which it is judged."""
+        folds = self.all_folds(family)
+        return folds[-1:] if self.is_short else folds
+
+    def _has_reports(self) -> bool:
+        return any(entrant.reports for entrant in self.entrants)
 
     def _judge_baseline(self, made: Estimator) -> Report:
         return self.trial.run(lambda: made, self.folds_of(self.entrants[0].family))
@@ -132,15 +142,21 @@ class Contest:
             few = some_rows(folds[0], PILOT, self.lesson.seed)
             made = self._maker(entrant.family, entrant.family.first[0])
             report = self.trial.run(made, [few], seconds=0.3 * share, each=0.02 * share)
-            rows = sum(len(fold.y) for fold in folds)
             entrant.pilot = report
-            entrant.seconds = max(entrant.seconds, report.seconds * rows / len(few.y))
+            entrant.seconds = max(entrant.seconds, report.seconds * _rows(folds) / len(few.y))
             if (
                 self.budget.left() or 0.0
             ) < 0.7 * share:  # even few rows take long: better one model than seven guesses
                 break
         known = [entrant for entrant in self.entrants if entrant.pilot is not None]
         sign = 1 if self.better else -1
+        # Whoever costs a quarter of the time on all folds leaves nothing for the others: then one fold judges.
+        if not self._has_reports() and min(e.seconds for e in known) > 0.25 * (self.budget.left() or 0.0):
+            self.is_short = True
+            self.memory.remember("is_short", True)
+            for entrant in known:
+                entrant.seconds *= len(self.folds_of(entrant.family)[0].y) / _rows(self.all_folds(entrant.family))
+            self.baselines = {name: self._judge_baseline(made) for name, made in baselines(self.problem).items()}
         known.sort(key=lambda e: -sign * e.pilot.score if e.pilot and e.pilot.end == COMPLETE else np.inf)
         self.entrants = known
 
@@ -168,11 +184,11 @@ class Contest:
         if left is None:
             return True
         # Boosting adds as many rounds as there is time for.
-        least = 0.2 if entrant.family.rounds and entrant.family.name != "hist_boosting" else 1.0
+        least = 0.05 if entrant.family.rounds and entrant.family.name != "hist_boosting" else 1.0
         return left * MARGIN > least * entrant.seconds * (1 + self._refit_share(entrant.family))
 
     def _refit_share(self, family: Family) -> float:
-        return len(self.lesson) / sum(len(fold.y) for fold in self.folds_of(family))
+        return len(self.lesson) / _rows(self.folds_of(family))
 
     def _maker(self, family: Family, parameters: Mapping[str, Any]) -> Callable[[], Estimator]:
         return partial(family.make, self.problem, parameters)
@@ -297,6 +313,10 @@ def some_rows(fold: Fold, rows: int, seed: int) -> Fold:
         judging_x=fold.judging_x[judge],
         judging_y=fold.judging_y[judge],
     )
+
+
+def _rows(folds: list[Fold]) -> int:
+    return sum(len(fold.y) for fold in folds)
 
 
 def _score(report: Report | None) -> float | None:
