@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+time.time = time.process_time  # FLAML's clock: processor time, as for noria
+
 import pandas as pd
 from flaml import AutoML
 
@@ -16,12 +18,12 @@ for name in train.columns:
         train[name], test[name] = train[name].astype(kinds), test[name].astype(kinds)
 x, y = train.drop(columns="target"), train["target"].to_numpy()
 automl = AutoML()
-began = time.perf_counter()
-automl.fit(x, y, task=task, metric=metric, time_budget=seconds, seed=0, verbose=0)
-wall = time.perf_counter() - began
+began = time.process_time()
+automl.fit(x, y, task=task, metric=metric, time_budget=seconds, seed=0, verbose=0, n_jobs=1)
+took = time.process_time() - began
 answers = (
     automl.predict_proba(test.drop(columns="target"))[:, 1]
     if metric == "roc_auc"
     else automl.predict(test.drop(columns="target"))
 )
-print(json.dumps({"wall": wall, "model": automl.best_estimator, "answers": [float(one) for one in answers]}))
+print(json.dumps({"took": took, "model": automl.best_estimator, "answers": [float(one) for one in answers]}))

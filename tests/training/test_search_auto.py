@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import noria as nr
 from noria.core import ConfigError
@@ -21,9 +23,11 @@ QUICK = ["linear", "extra_trees", "hist_boosting"]
 
 
 @pytest.fixture(autouse=True)
-def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("noria.training.search.families.TREES", 10)
     monkeypatch.setattr("noria.training.search.families.ROUNDS", 40)
+    with threadpool_limits(1):  # threads that wait for each other cost more than so few rows
+        yield
 
 
 @pytest.mark.parametrize(
