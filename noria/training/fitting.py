@@ -74,7 +74,7 @@ def train_and_register(
         made_of,
     )
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
-    shutil.rmtree(kept, ignore_errors=True)
+    shutil.rmtree(kept.parent, ignore_errors=True)  # and what definitions before this one have left
     verdict = _promote(pipeline, workspace, version, fitted)
     notes = {
         "models": {pipeline.name: fitted.metrics, "baseline": fitted.baseline},
@@ -215,7 +215,7 @@ def fit(
 def _kept(pipeline: ModelTrainingPipeline, workspace: Workspace, made_of: dict[str, Any], seed: int) -> Path:
     """The folder of a run that was killed, if it was of the same definition on the same rows; else a new one's."""
     key = fingerprint([pipeline.definition_hash(), made_of["digest"], seed])
-    return workspace.settings.state_dir / "learning" / f"{pipeline.name}-{key}"
+    return workspace.settings.state_dir / "learning" / pipeline.name / key
 
 
 def _lesson(

@@ -67,7 +67,7 @@ def start(project: Path, slow: float) -> subprocess.Popen[str]:
 
 
 def finished(project: Path) -> int:
-    files = list((project / ".noria" / "learning").glob(f"*/{FILE}"))
+    files = list((project / ".noria" / "learning").glob(f"*/*/{FILE}"))
     return files[0].read_bytes().count(b'"state":1') if files else 0
 
 
