@@ -32,7 +32,7 @@ PILOT = 1_500
 """Rows from which a family's costs are told."""
 TURNS = (0, 1, 0, 2, 0, 1, 0, 2, 0, 1)
 """The rank of the family that is next."""
-MARGIN = 0.95
+MARGIN = 0.9
 """Of the time that is planned with."""
 
 
