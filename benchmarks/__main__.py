@@ -22,6 +22,7 @@ from benchmarks import (
     steps,
     streams,
     training,
+    tuning,
     turn,
     visible,
 )
@@ -38,6 +39,7 @@ ALL = {
     "streams": streams.run,
     "visible": visible.run,
     "features": features.run,
+    "tuning": tuning.run,
     "http": http.run,
     "serving": serving.run,
 }

@@ -84,6 +84,7 @@ _ROOMS = {
         "by_month",
         "by_week",
     ),
+    "noria.training.search": ("Auto", "choice", "integer", "log", "tune", "uniform"),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
@@ -293,6 +294,24 @@ if TYPE_CHECKING:
     )
     from noria.training import (
         recency as recency,
+    )
+    from noria.training.search import (
+        Auto as Auto,
+    )
+    from noria.training.search import (
+        choice as choice,
+    )
+    from noria.training.search import (
+        integer as integer,
+    )
+    from noria.training.search import (
+        log as log,
+    )
+    from noria.training.search import (
+        tune as tune,
+    )
+    from noria.training.search import (
+        uniform as uniform,
     )
 else:
 

@@ -19,6 +19,7 @@ class TerminalProgress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began: dict[str, float] = {}
+        self._notes: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
         self._bars: Bars | None = _bars() if sys.stderr.isatty() else None
 
@@ -43,13 +44,19 @@ class TerminalProgress:
             else:
                 self._tasks[task] = self._bars.add_task(task, total=total, note="")
 
-    def advance(self, task: str, steps: int = 1) -> None:
-        if self._bars is not None and task in self._tasks:
-            self._bars.advance(self._tasks[task], steps)
+    def advance(self, task: str, steps: int = 1, note: str = "") -> None:
+        with self._lock:
+            if note:
+                self._notes[task] = note
+            if self._bars is not None and task in self._tasks:
+                self._bars.advance(self._tasks[task], steps)
+                if note:
+                    self._bars.update(self._tasks[task], note=note)
 
     def end(self, task: str, note: str = "") -> None:
         with self._lock:
             seconds = time.perf_counter() - self._began.pop(task, time.perf_counter())
+            note = note or self._notes.pop(task, "")
             if self._bars is None:
                 sys.stderr.write(f"  {task:<28} {seconds:6.1f} s  {note}".rstrip() + "\n")
                 sys.stderr.flush()

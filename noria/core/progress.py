@@ -14,8 +14,8 @@ class Progress(Protocol):
         """A task starts; `total` is its number of steps, where known."""
         ...
 
-    def advance(self, task: str, steps: int = 1) -> None:
-        """Some steps of the task are done."""
+    def advance(self, task: str, steps: int = 1, note: str = "") -> None:
+        """Some steps of the task are done; `note`, if any, says what has come of it so far."""
         ...
 
     def end(self, task: str, note: str = "") -> None:
@@ -29,7 +29,7 @@ class NoProgress:
     def begin(self, task: str, total: int | None = None) -> None:
         pass
 
-    def advance(self, task: str, steps: int = 1) -> None:
+    def advance(self, task: str, steps: int = 1, note: str = "") -> None:
         pass
 
     def end(self, task: str, note: str = "") -> None:

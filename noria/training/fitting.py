@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import DataError, NoProgress, Outcome, Progress, task
+from noria.core import DataError, NoProgress, Outcome, Progress, fingerprint, task
 from noria.features import FeatureStore
 from noria.pipelines import steps_to_dict
 from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_state
@@ -87,7 +89,9 @@ def train_and_register(
         examples = join(pipeline, workspace, chosen)
         made_of = recipe(chosen, examples.frame, workspace)
     with task(progress, f"{pipeline.name}: fit and judge"):
-        fitted = fit(pipeline, examples, workspace.settings.run.seed, progress)
+        seed, compute = workspace.settings.run.seed, workspace.settings.compute
+        searched = _kept(pipeline, workspace, made_of, seed)
+        fitted = fit(pipeline, examples, seed, progress, directory=searched, compute=compute)
     lineage = Lineage(
         {name: str(number) for name, number in chosen.versions.items()},
         _definitions(pipeline),
@@ -95,6 +99,7 @@ def train_and_register(
         made_of,
     )
     version = _register(pipeline, workspace, run_id, examples, fitted, lineage)
+    shutil.rmtree(searched.parent, ignore_errors=True)  # and what definitions before this one have left
     verdict = _promote(pipeline, workspace, version, fitted, TestRows(examples.frame, fitted.test))
     notes = {
         "models": {pipeline.name: fitted.judged.values, "baseline": fitted.judged.baseline},
@@ -257,13 +262,26 @@ def _numbers(entities: pl.Series) -> NDArray[Any]:
     return entities.rank("dense").fill_null(0).to_numpy()
 
 
-def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress: Progress | None = None) -> Fitted:
+def fit(
+    pipeline: ModelTrainingPipeline,
+    examples: Examples,
+    seed: int,
+    progress: Progress | None = None,
+    *,
+    directory: Path | None = None,
+    compute: str = "local",
+) -> Fitted:
     """Fit steps and estimator on the training part, judge both on the test part.
+
+    Args:
+        directory: for what a learner wants to survive a kill.
+        compute: who works where a learner shares its work.
 
     Raises:
         ConfigError: the rows can't be split so.
         DataError: the training part has only one class, a feature without any value, or the targets aren't numbers.
     """
+    means = _Means(seed, progress or NoProgress(), compute)
     check_target(pipeline.name, examples.target)
     rows = len(examples.target)
     train, test = pipeline.split.masks(examples.times, rows, seed, examples.entities, examples.target)
@@ -278,32 +296,40 @@ def fit(pipeline: ModelTrainingPipeline, examples: Examples, seed: int, progress
         seed=seed,
     )
     earlier = earlier_folds(pipeline.split, examples.times, rows)
-    before = [_fold_values(pipeline, examples, fold, seed, progress) for fold in earlier]
-    learned = _learned(pipeline, examples, train, seed, progress)
+    before = [_fold_values(pipeline, examples, fold, means) for fold in earlier]
+    learned = _learned(pipeline, examples, train, means, directory)
     trial = _trial(pipeline, examples, learned, train, test, seed)
     judged = evaluate(trial)
     folds = _spread([*before, judged.values]) if before else {}
     return Fitted(learned, trial, judged, train, test, leakage, folds)
 
 
+@dataclass(frozen=True)
+class _Means:
+    """What every fit of a run has at hand; `compute`: who works where a learner shares its work."""
+
+    seed: int
+    progress: Progress
+    compute: str
+
+
 def _learned(
     pipeline: ModelTrainingPipeline,
     examples: Examples,
     train: NDArray[np.bool_],
-    seed: int,
-    progress: Progress | None,
+    means: _Means,
+    directory: Path | None = None,
 ) -> Learned:
-    lesson = _lesson(pipeline, examples, train, seed, progress or NoProgress())
+    lesson = _lesson(pipeline, examples, train, means.seed, means.progress)
     check_lesson(pipeline.name, lesson)
+    lesson = replace(lesson, name=pipeline.name, directory=directory, compute=means.compute)
     return learn(pipeline.model, lesson)
 
 
-def _fold_values(
-    pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, seed: int, progress: Progress | None
-) -> dict[str, float]:
+def _fold_values(pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, means: _Means) -> dict[str, float]:
     """The metrics of a model that isn't kept."""
     train, test = fold
-    learned = _learned(pipeline, examples, train, seed, progress)
+    learned = _learned(pipeline, examples, train, means)
     said = answer(learned, rows_of(examples.inputs, test), examples.target[test])
     check_answers(tuple(pipeline.metrics), said)
     return {name: METRICS[name].value(said) for name in pipeline.metrics}
@@ -345,6 +371,12 @@ def _spread(folds: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
         each = [fold[name] for fold in folds]
         made[name] = {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)), "each": each}
     return made
+
+
+def _kept(pipeline: ModelTrainingPipeline, workspace: Workspace, made_of: dict[str, Any], seed: int) -> Path:
+    """The folder of a run that was killed, if it was of the same definition on the same rows; else a new one's."""
+    key = fingerprint([pipeline.definition_hash(), made_of["digest"], seed])
+    return workspace.settings.state_dir / "learning" / pipeline.name / key
 
 
 def _lesson(

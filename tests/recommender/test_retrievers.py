@@ -140,7 +140,7 @@ def test_als_tells_its_progress(tastes: Interactions) -> None:
         def begin(self, task: str, total: int | None = None) -> None:
             self.total = total
 
-        def advance(self, task: str, steps: int = 1) -> None:
+        def advance(self, task: str, steps: int = 1, note: str = "") -> None:
             self.steps += steps
 
         def end(self, task: str, note: str = "") -> None:
