@@ -63,6 +63,15 @@ _ROOMS = {
     ),
     "noria.registry": ("ModelRegistry",),
     "noria.training": ("LeaveLastOut", "ModelTrainingPipeline", "RandomSplit", "TimeSplit"),
+    "noria.training.distributed": (
+        "AllReduce",
+        "Average",
+        "DistributedTraining",
+        "FederatedTraining",
+        "Histograms",
+        "Stack",
+        "Vote",
+    ),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
@@ -242,6 +251,27 @@ if TYPE_CHECKING:
     )
     from noria.training import (
         TimeSplit as TimeSplit,
+    )
+    from noria.training.distributed import (
+        AllReduce as AllReduce,
+    )
+    from noria.training.distributed import (
+        Average as Average,
+    )
+    from noria.training.distributed import (
+        DistributedTraining as DistributedTraining,
+    )
+    from noria.training.distributed import (
+        FederatedTraining as FederatedTraining,
+    )
+    from noria.training.distributed import (
+        Histograms as Histograms,
+    )
+    from noria.training.distributed import (
+        Stack as Stack,
+    )
+    from noria.training.distributed import (
+        Vote as Vote,
     )
 else:
 

@@ -41,6 +41,8 @@ class Lesson:
         directory: a folder for what should survive a kill; the next run of the same definition on the same data finds
             it again. None: keep nothing.
         progress: told how far it is.
+        name: of the model, for what is shown.
+        compute: who works where work can be shared, as in the settings: `local`, `ray`, or `ray://HOST:PORT`.
     """
 
     inputs: pl.DataFrame
@@ -54,6 +56,8 @@ class Lesson:
     weights: NDArray[np.float64] | None = None
     directory: Path | None = None
     progress: Progress = field(default_factory=NoProgress)
+    name: str = ""
+    compute: str = "local"
 
     def __len__(self) -> int:
         return len(self.target)
