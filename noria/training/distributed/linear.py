@@ -16,7 +16,9 @@ from noria.training.distributed.partitions import Part
 from noria.training.estimator import Estimator, fresh_copy
 
 CHUNK = 32
-"""Rows between two pulls of a proximal term."""
+"""At most so many rows between two pulls of a proximal term."""
+GENTLE = 0.1
+"""The share of the way back that a pull should not exceed."""
 _SCHEDULES = ("constant", "invscaling", "optimal")
 INCREMENTAL = (
     "PassiveAggressiveClassifier",
@@ -75,15 +77,17 @@ class Stepwise:
     def _held(self, model: Any, parameters: Parameters, part: Part, turn: Turn) -> None:
         """Steps that a proximal term holds back.
 
-        Between two chunks of rows the parameters flow towards those of the beginning, for as long as the steps of
-        the chunk have moved them: the term's own gradient flow, solved exactly (Lie splitting), so that no strength
-        of it makes the steps unstable.
+        After a few rows the parameters flow towards those of the beginning, for as long as the steps of these rows
+        have moved them: the term's own gradient flow, solved exactly (Lie splitting), so that no strength of it makes
+        the steps unstable. There are as few rows between as keep the pull gentle, and `CHUNK` at most.
         """
         random = np.random.default_rng(turn.seed)
         for _ in range(turn.epochs):
-            order = random.permutation(len(part))
-            for begin in range(0, len(part), CHUNK):
-                rows = order[begin : begin + CHUNK]
+            order, begin = random.permutation(len(part)), 0
+            while begin < len(order):
+                gentle = GENTLE / (turn.proximal * step_sizes(model, model.t_, 1))
+                rows = order[begin : begin + int(np.clip(gentle, 1, CHUNK))]
+                begin += len(rows)
                 moved = step_sizes(model, model.t_, len(rows))
                 weights = None if part.weights is None else part.weights[rows]
                 _partial_fit(model, Part(part.number, part.matrix[rows], part.target[rows], weights))
