@@ -196,10 +196,10 @@ def workers_at_work() -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdecimal() and (folder / "cmdline").read_bytes().startswith(b"ray::Worker.do"):
-                # This process has started Ray's own, which has started the worker.
-                if _parent(_parent(int(folder.name))) == os.getpid():
-                    found.append(int(folder.name))
+            is_worker = folder.name.isdecimal() and (folder / "cmdline").read_bytes().startswith(b"ray::Worker.do")
+            # This process has started Ray's own, which has started the worker.
+            if is_worker and _parent(_parent(int(folder.name))) == os.getpid():
+                found.append(int(folder.name))
         except OSError:
             continue
     return found

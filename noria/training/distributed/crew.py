@@ -155,10 +155,12 @@ class Crew:
 
     def gather(self, count: int) -> list[Any]:
         """So many workers, ready at the same time."""
+        until = time.monotonic() + START_SECONDS
         while len(self._idle) < count:
+            if time.monotonic() > until:
+                raise self._no_room(f"only {len(self._idle)} of {count} workers could start")
             self._grow(count)
-            for _ in self._finished():
-                pass
+            self._finished()
         return self._idle[:count]
 
     def _wanted(self) -> int:
@@ -181,12 +183,15 @@ class Crew:
                 worker = self._starting.pop(reference)
                 self._welcome(worker, reference)
         if not (self._idle or self._busy) and time.monotonic() - self._asked > START_SECONDS:
-            free = self.ray.available_resources().get("CPU", 0)
-            raise StorageError(
-                f"no worker could start within {START_SECONDS:.0f} s: the cluster has {free:g} CPUs free",
-                hint="end other work on the cluster, or add a machine",
-            )
+            raise self._no_room("no worker could start")
         return ended
+
+    def _no_room(self, what: str) -> StorageError:
+        free = self.ray.available_resources().get("CPU", 0)
+        return StorageError(
+            f"{what} within {START_SECONDS:.0f} s: the cluster has {free:g} CPUs free",
+            hint="end other work on the cluster, add a machine, or ask for fewer workers",
+        )
 
     def _welcome(self, worker: Any, reference: Any) -> None:
         """Count a worker in that has started."""

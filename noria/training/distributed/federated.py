@@ -31,6 +31,9 @@ from noria.training.inputs import to_matrix
 Load = Callable[[], tuple[Any, Any]]
 """Gives a client's rows: a matrix [rows, features], or a frame with the features by name; and the target [rows]."""
 
+START_SECONDS = 60.0
+"""How long the first round waits for the clients' processes."""
+
 
 @dataclass(frozen=True)
 class Federated:
@@ -153,6 +156,9 @@ class Client:
         self._shape = shape
         self._part: Part | None = None
 
+    def ready(self) -> bool:
+        return True
+
     def improve(self, parameters: Parameters, turn: Turn) -> Update | str:
         """An update, or in words why there is none; the words hold nothing of the rows."""
         try:
@@ -228,6 +234,9 @@ class _Clients:
             where = {"num_cpus": 0} if place is None else {"num_cpus": 0, "resources": {place: 0.001}}
             given = (name, self.plan.clients[name], self.plan.features, self.trainee, self.shape)
             self._actors[number] = kind.options(**where).remote(*given)
+        # That many processes start slowly has nothing to do with how long a round may take.
+        begun = [actor.ready.remote() for actor in self._actors.values()]
+        self.ray.wait(begun, num_returns=len(begun), timeout=START_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
