@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -24,7 +25,10 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import roc_auc_score
 
 import noria as nr
-from noria.core import DataError, NoProgress, Schema
+from noria.core import DataError, NoProgress, Schema, Settings
+from noria.registry import ModelRegistry
+from noria.serving import load_servable
+from noria.storage import Workspace
 from noria.training.distributed.parameters import Shape, Turn, combine, turn_seed
 from noria.training.distributed.partitions import by_rows, cut
 from noria.training.distributed.strategy import trainee
@@ -177,6 +181,24 @@ def test_what_a_library_refuses_names_the_partition() -> None:
         )
     with pytest.raises(DataError, match="12 rows can't fill 20 partitions"):
         nr.DistributedTraining(SGD, partitions=20).learn(TAUGHT.part(np.arange(len(TAUGHT)) < 12))
+
+
+def test_a_pipelines_model_may_be_trained_so(tmp_path: Path) -> None:
+    TAUGHT.inputs.with_columns(good=pl.Series(TARGET)).write_csv(tmp_path / "rows.csv")
+    source = nr.Source("rows", "rows.csv", schema={**dict.fromkeys(NAMES, "float64"), "good": "bool"})
+    training = nr.DistributedTraining(SGD, nr.Average(rounds=2), partitions=4, workers=1)
+    pipeline = nr.ModelTrainingPipeline(
+        "good", labels=source, target="good", features=NAMES, model=training, split=nr.RandomSplit()
+    )
+    with Workspace.open(Settings(tmp_path)) as workspace:
+        report = nr.System("shop", [source, pipeline]).run(workspace)
+        assert not report.failed
+        version = ModelRegistry.of(workspace).get("good")
+        assert version.metrics["roc_auc"] > 0.9
+        assert version.parameters["model"]["strategy"]["name"] == "average"
+        servable = load_servable(version, workspace)
+        request = servable.decode("predict", msgspec.json.encode({"instances": [dict.fromkeys(NAMES, 1.0)]}))
+        assert servable.answer("predict", [request])[0].predictions == [True]  # type: ignore[union-attr]
 
 
 class Watcher(NoProgress):

@@ -21,7 +21,7 @@ from noria.core import ConfigError, DataError, NoProgress, NoriaError, Progress,
 from noria.pipelines.ray_compute import connect
 from noria.training.distributed.average import Average, run_rounds
 from noria.training.distributed.checkpoints import Checkpoints, check_every, data_key
-from noria.training.distributed.crew import cause
+from noria.training.distributed.crew import START_SECONDS, cause
 from noria.training.distributed.parameters import Parameters, Shape, Trainee, Turn, Update, checked
 from noria.training.distributed.partitions import Part
 from noria.training.distributed.strategy import trainee
@@ -30,9 +30,6 @@ from noria.training.inputs import to_matrix
 
 Load = Callable[[], tuple[Any, Any]]
 """Gives a client's rows: a matrix [rows, features], or a frame with the features by name; and the target [rows]."""
-
-START_SECONDS = 60.0
-"""How long the first round waits for the clients' processes."""
 
 
 @dataclass(frozen=True)
