@@ -302,7 +302,7 @@ def test_a_driver_that_is_killed_goes_on_at_the_last_round(tmp_path: Path) -> No
     kept = tmp_path / "distributed" / "round"
     words = [sys.executable, "-c", DRIVER, str(tmp_path), str(Path(__file__).parent)]
     driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 150
+    until = time.monotonic() + 300
     while not kept.exists() and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.002)
     os.killpg(driver.pid, signal.SIGKILL)
