@@ -30,7 +30,9 @@ def data_key(definition: dict[str, Any], seed: int, *arrays: NDArray[Any] | None
     """A key of the work: what is done, with which seed, on which data."""
     digest = hashlib.sha256(fingerprint(definition).encode() + b"%d" % seed)
     for array in arrays:
-        if array is not None:
+        if array is None:
+            digest.update(b"none")
+        else:
             digest.update(f"{array.dtype}{array.shape}".encode())
             # Text is kept as objects, whose bytes are addresses.
             digest.update(pickle.dumps(array.tolist()) if array.dtype.hasobject else np.ascontiguousarray(array).data)

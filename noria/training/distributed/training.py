@@ -108,7 +108,8 @@ class DistributedTraining:
         else:
             partition = by_rows(lesson.target, self.partitions, lesson.seed)
         folder = None if lesson.directory is None else lesson.directory / "distributed"
-        key = "" if folder is None else data_key(self.to_dict(), lesson.seed, matrix, lesson.target, partition)
+        data = (matrix, lesson.target, lesson.weights, lesson.times, partition)
+        key = "" if folder is None else data_key(self.to_dict(), lesson.seed, *data)
         job = Job(
             self.model,
             matrix,
