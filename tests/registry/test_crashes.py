@@ -54,9 +54,11 @@ def campaign(url: str, folder: Path, kills: int, seed: int) -> int:
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+            # Some get further than others, whatever the machine's pace; at least one registration is finished in all.
+            said = [process.stdout.readline() for _ in range(generator.randrange(3) or turn == 0)]
             time.sleep(generator.random() * 0.15)
             process.kill()
-            said = process.stdout.read().splitlines()
+            said += process.stdout.read().splitlines()
         assert process.returncode == -9
         told = max([told, *(int(line) for line in said if line)])
         with closing(open_records(url)) as records:
