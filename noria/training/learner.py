@@ -130,7 +130,7 @@ def fit_once(model: Estimator, lesson: Lesson) -> Learned:
     held: Lesson | None = None
     if rounds is not None:
         lesson, held = _held_out(lesson)
-    steps, frame = _fitted_steps(family, lesson)
+    steps, frame = fitted_steps(family, lesson)
     columns, categories = frame.columns, _categories(steps, frame.columns)
     rows = Rows(to_columns(frame, family.dtype), lesson.target, lesson.weights)
     del frame  # the library gets the memory
@@ -151,8 +151,12 @@ def rows_of(frame: pl.DataFrame, mask: NDArray[np.bool_]) -> pl.DataFrame:
     return frame.filter(pl.Series(mask))
 
 
-def _fitted_steps(family: Family, lesson: Lesson) -> tuple[tuple[FittedStep, ...], pl.DataFrame]:
-    """The lesson's own steps and then the automatic ones, and what they make of the rows."""
+def fitted_steps(family: Family, lesson: Lesson) -> tuple[tuple[FittedStep, ...], pl.DataFrame]:
+    """The lesson's own steps and then the automatic ones, and what they make of the rows.
+
+    Raises:
+        DataError: a step drops rows, or no column is left.
+    """
     own, frame = fit_steps(lesson.steps, lesson.inputs)
     if len(frame) != len(lesson):
         raise DataError("steps of a model may not drop rows", hint="drop them with steps of the source instead")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, DataError, allowed
-from noria.pipelines import fit_steps
+from noria.core import ConfigError, allowed
 from noria.training.distributed.all_reduce import AllReduce
 from noria.training.distributed.average import Average
 from noria.training.distributed.checkpoints import Checkpoints, check_every, data_key
@@ -20,8 +19,9 @@ from noria.training.distributed.parameters import Shape
 from noria.training.distributed.partitions import BY, by_entity, by_rows
 from noria.training.distributed.strategy import Job, Strategy, fitting
 from noria.training.estimator import Estimator, definition
+from noria.training.families import family_of
 from noria.training.inputs import ModelInputs, to_matrix
-from noria.training.learner import Learned, Lesson
+from noria.training.learner import Learned, Lesson, fitted_steps
 
 STRATEGIES: dict[str, type[Any]] = {kind.name: kind for kind in (AllReduce, Average, Histograms, Stack, Vote)}
 """By their names."""
@@ -98,9 +98,7 @@ class DistributedTraining:
             MissingExtraError: Ray isn't installed.
             StorageError: workers die again and again.
         """
-        fitted_steps, frame = fit_steps(lesson.steps, lesson.inputs)
-        if len(frame) != len(lesson):
-            raise DataError("steps of a model may not drop rows", hint="drop them with steps of the source instead")
+        steps, frame = fitted_steps(family_of(self.model), lesson)
         matrix = to_matrix(frame)
         compute = self.compute or lesson.compute
         if self.by == "entity":
@@ -126,7 +124,7 @@ class DistributedTraining:
             estimator, notes = self.plan.train(job, crew)
             sizes = [int(size) for size in np.bincount(partition)]
             told = {"strategy": self.plan.to_dict()["name"], "partitions": sizes, "workers_lost": crew.lost}
-        return Learned(estimator, ModelInputs(lesson.schema, tuple(fitted_steps)), {"distributed": {**told, **notes}})
+        return Learned(estimator, ModelInputs(lesson.schema, steps), {"distributed": {**told, **notes}})
 
 
 def shape_of(matrix: NDArray[np.float64], target: NDArray[Any]) -> Shape:

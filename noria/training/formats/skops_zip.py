@@ -37,6 +37,7 @@ TRUSTED = frozenset(
         "lightgbm.basic.Booster", "lightgbm.compat._LGBMLabelEncoder",
         "lightgbm.sklearn.LGBMClassifier", "lightgbm.sklearn.LGBMRegressor", "lightgbm.sklearn.LGBMRanker",
         "xgboost.core.Booster", "xgboost.sklearn.XGBClassifier", "xgboost.sklearn.XGBRegressor",
+        "noria.training.distributed.ensembles.Stacked", "noria.training.distributed.ensembles.Voted",
         "xgboost.sklearn.XGBRanker", "xgboost.sklearn.XGBRFClassifier", "xgboost.sklearn.XGBRFRegressor",
     }
 )  # fmt: skip

@@ -98,8 +98,8 @@ class Auto:
         plain = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=False)))
         columns = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=True)))
         pairs = masks(lesson, self.folds or folds_for(len(lesson)), is_regression=problem.is_regression)
-        folds = [fold_of(plain, plain.steps, *pair) for pair in pairs]
-        wide = folds if columns.steps == plain.steps else [fold_of(columns, columns.steps, *pair) for pair in pairs]
+        folds = [fold_of(plain, *pair) for pair in pairs]
+        wide = folds if columns.steps == plain.steps else [fold_of(columns, *pair) for pair in pairs]
 
         def folds_of(family: Family) -> list[Fold]:
             return wide if family.onehot else folds

@@ -6,21 +6,17 @@ entity stay together, and classes are spread evenly. Steps are fitted inside eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import ConfigError, DataError
 from noria.pipelines import apply_steps, fit_steps
+from noria.training.families import Family
 from noria.training.inputs import Matrix, to_matrix
-from noria.training.learner import Lesson
-
-if TYPE_CHECKING:
-    from noria.pipelines import Step
+from noria.training.learner import Lesson, fitted_steps, rows_of
 
 Mask = NDArray[np.bool_]
 
@@ -99,15 +95,24 @@ def _spread(lesson: Lesson, count: int, is_regression: bool) -> list[tuple[Mask,
     return found
 
 
-def fold_of(lesson: Lesson, steps: Sequence[Step], learning: Mask, judging: Mask) -> Fold:
+def fold_of(lesson: Lesson, learning: Mask, judging: Mask, family: Family | None = None) -> Fold:
     """The rows of a fold as its model sees them: the steps are fitted to the learning rows.
+
+    Args:
+        lesson: all rows, and the steps.
+        learning, judging: which of them.
+        family: whose automatic steps to add; None: there is nothing to add.
 
     Raises:
         DataError: a step drops rows.
     """
     part = lesson.part(learning)
-    fitted, frame = fit_steps(steps, part.inputs)
-    judged = apply_steps(fitted, lesson.inputs.filter(pl.Series(judging)))
+    if family is None:
+        steps, frame = fit_steps(lesson.steps, part.inputs)
+        fitted = tuple(steps)
+    else:
+        fitted, frame = fitted_steps(family, part)
+    judged = apply_steps(fitted, rows_of(lesson.inputs, judging))
     if len(frame) != len(part) or len(judged) != judging.sum():
         raise DataError("steps of a model may not drop rows", hint="drop them with steps of the source instead")
     return Fold(to_matrix(frame), part.target, part.weights, to_matrix(judged), lesson.target[judging])

@@ -11,6 +11,7 @@ from typing import Any
 
 from noria.core import ConfigError, DataError, allowed, task
 from noria.training.estimator import Estimator, definition, fresh_copy
+from noria.training.families import family_of
 from noria.training.learner import Learned, Lesson, fit_once
 from noria.training.metrics import METRICS, check_metrics
 from noria.training.search import spaces
@@ -97,7 +98,7 @@ class Tuned:
         from sklearn.base import is_regressor
 
         pairs = masks(lesson, self.folds, is_regression=is_regressor(self.estimator))
-        folds = [fold_of(lesson, lesson.steps, *pair) for pair in pairs]
+        folds = [fold_of(lesson, *pair, family_of(self.estimator)) for pair in pairs]
         search = _Search(self, lesson, study, folds)
         with task(lesson.progress, search.task, self.trials):
             search.run()
