@@ -7,7 +7,7 @@ parameters), `system.py` has to, if what it says of this model is still what it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,7 +20,6 @@ from noria.registry import ModelRegistry, ModelVersion, code_state
 from noria.storage import Workspace
 from noria.training.comparison import Answered, Refound, difference, refound
 from noria.training.dataset import PART, TARGET, Dataset, rebuild_dataset
-from noria.training.estimator import Estimator
 from noria.training.evidence import TABULAR, answers
 from noria.training.fitting import examples_of, fit
 from noria.training.formats import keep
@@ -110,7 +109,7 @@ def reproduce(
     with task(progress, f"{version.label}: compare"):
         then = answers(load_servable(version, workspace), dataset.frame)
         now = _answers(version, made.learned, dataset.frame)
-        if difference(then, now)[0] and _is_unseeded(made.learned.estimator):
+        if difference(then, now)[0]:
             other = _answers(version, _again(version, dataset, pipeline, seed).learned, dataset.frame)
             made = replace(made, is_random=difference(now, other)[0] > 0)
         return _compared(workspace, version, dataset, made, then, now)
@@ -208,7 +207,7 @@ def _compared(
         outcome = "identical"
     elif all(one.fits for one in metrics.values()) and (made.is_random or libraries):
         outcome = "equivalent"
-    random = ("its random_state is None, and two fits of it differ by themselves",) if made.is_random else ()
+    random = ("two fits of it differ by themselves",) if made.is_random else ()
     return Reproduction(
         version.label,
         outcome,
@@ -233,12 +232,3 @@ def _same_files(version: ModelVersion, kept: Kept) -> bool:
 def _moved(version: ModelVersion, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     then = {name: one for name, one in version.lineage.code.items() if name not in ("git", "system")}
     return {name: (one, now.get(name, "none")) for name, one in then.items() if now.get(name) != one}
-
-
-def _is_unseeded(estimator: Estimator) -> bool:
-    """Whether its fit may draw numbers that nobody has fixed; many an estimator never does."""
-    if not hasattr(estimator, "get_params"):
-        return False
-    given: dict[str, Any] = estimator.get_params(deep=True)
-    seeds: Sequence[str] = [name for name in given if name.rpartition("__")[2] == "random_state"]
-    return any(given[name] is None for name in seeds)

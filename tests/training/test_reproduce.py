@@ -105,7 +105,7 @@ def test_it_is_made_again_bit_for_bit(workspace: Workspace, model: Any) -> None:
     with (workspace.settings.root / "events.csv").open("a") as file:
         file.write("1,900.0,s9,true,9000000\n")
     pipeline().labels.run(workspace, "again", NoProgress())
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "identical", found
     assert (found.source, found.changed, found.rows, found.libraries) == ("registry", 0, 500, {})
     assert found.metrics["roc_auc"].now == found.metrics["roc_auc"].then
@@ -117,14 +117,24 @@ def test_regression_too(workspace: Workspace) -> None:
     assert reproduce(workspace, "paid@1").outcome == "identical"
 
 
-def test_what_is_random_by_its_definition_is_equivalent(workspace: Workspace) -> None:
-    np.random.seed(1)
-    run(workspace, pipeline(model=RandomForestClassifier(50)))
-    found = reproduce(workspace, "paid")
+def test_an_unseeded_estimator_gets_the_seed_of_the_run(workspace: Workspace) -> None:
+    run(workspace, pipeline(model=RandomForestClassifier(20)))
+    assert reproduce(workspace, "paid@1").outcome == "identical"
+
+
+def test_what_is_random_by_itself_is_equivalent(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, random = LogisticRegression.fit, np.random.default_rng(0)
+
+    def shaken(self: Any, X: Any, y: Any, **options: Any) -> Any:  # noqa: N803
+        return fit(self, X + random.normal(0, 0.01, X.shape), y, **options)
+
+    monkeypatch.setattr(LogisticRegression, "fit", shaken)
+    run(workspace, pipeline(model=LogisticRegression()))
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "equivalent", found
     assert found.changed > 0
     assert found.largest > 0
-    assert "random_state is None" in " ".join(found.notes)
+    assert "differ by themselves" in " ".join(found.notes)
 
 
 def _with(workspace: Workspace, **parameters: Any) -> dict[str, Any]:
@@ -137,7 +147,7 @@ def _with(workspace: Workspace, **parameters: Any) -> dict[str, Any]:
 def test_what_differs_without_a_reason_is_different(workspace: Workspace) -> None:
     run(workspace, pipeline(model=LogisticRegression(C=1.0)))
     changed(workspace, parameters=_with(workspace, C=0.99))
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "different"
     assert found.changed > 400
 
@@ -147,11 +157,11 @@ def test_moved_libraries_are_named_and_explain_small_differences(workspace: Work
     version = ModelRegistry.of(workspace).get("paid@1")
     code = {**version.lineage.code, "scikit-learn": "1.2.0", "lightgbm": "0.0.1"}
     changed(workspace, lineage=replace(version.lineage, code=code), parameters=_with(workspace, C=0.999))
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "equivalent"
     assert found.libraries["scikit-learn"][0] == "1.2.0"
     changed(workspace, lineage=replace(version.lineage, code=code), parameters=_with(workspace, C=1e-9))
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "different"  # no library explains so much
     assert not found.metrics["accuracy"].fits
 
@@ -175,7 +185,7 @@ def test_a_function_is_not_kept_then_system_py_has_to_say(workspace: Workspace) 
                     features=["amount"])  # fmt: skip
     run(workspace, part)
     with pytest.raises(DataError, match=r"from the registry alone: its estimator isn't kept: its parameter 'func'"):
-        reproduce(workspace, "paid")
+        reproduce(workspace, "paid@1")
     found = reproduce(workspace, "paid", pipeline=part)
     assert (found.outcome, found.source) == ("identical", "system.py")
     assert "its parameter 'func' is <ufunc 'cbrt'>" in " ".join(found.notes)
@@ -186,7 +196,7 @@ def test_a_function_is_not_kept_then_system_py_has_to_say(workspace: Workspace) 
 def test_expressions_in_steps_are_taken_as_they_were_fitted(workspace: Workspace) -> None:
     steps = [nr.Impute(), nr.Derive({"double": nr.col("amount") * 2}), nr.Encode()]
     run(workspace, pipeline(steps=steps))
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert found.outcome == "identical"
     assert found.notes == ("steps with expressions were taken as they were fitted: Derive",)
 
@@ -200,11 +210,11 @@ def test_older_and_foreign_versions_say_why_not(workspace: Workspace) -> None:
         ({**kept, "estimator": {"class": "subprocess:Popen", "parameters": {}}}, "no class with parameters"),
         ({**kept, "estimator": {"class": "gone:Model", "parameters": {}}}, "can't be imported"),
         ({**kept, "estimator": {**kept["estimator"], "parameters": {"x": 1}}}, "takes other parameters now"),
-        ({**kept, "estimator": {**kept["estimator"], "parameters": {"C": -1.0}}}, "refuses to be fitted now"),
+        ({**kept, "estimator": {**kept["estimator"], "parameters": {"C": -1.0}}}, "learn from these rows"),
     ]:
         changed(workspace, parameters=parameters)
         with pytest.raises(DataError, match=said):
-            reproduce(workspace, "paid")
+            reproduce(workspace, "paid@1")
     registry = ModelRegistry.of(workspace)
     registry.register("movies", {"m": b"x"}, servable="recommender", run_id="a")
     with pytest.raises(DataError, match="only tabular models"):
@@ -213,7 +223,7 @@ def test_older_and_foreign_versions_say_why_not(workspace: Workspace) -> None:
 
 def test_the_report_is_plain_data(workspace: Workspace) -> None:
     run(workspace, pipeline())
-    found = reproduce(workspace, "paid")
+    found = reproduce(workspace, "paid@1")
     assert isinstance(found, Reproduction)
     assert found.to_dict()["metrics"]["accuracy"].keys() == {"then", "now", "low", "high"}
 

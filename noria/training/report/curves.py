@@ -75,7 +75,8 @@ def wilson(part: float, whole: float) -> tuple[float, float]:
     share, z2 = part / whole, _Z**2
     centre = (share + z2 / (2 * whole)) / (1 + z2 / whole)
     half = _Z / (1 + z2 / whole) * np.sqrt(share * (1 - share) / whole + z2 / (4 * whole**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = float(centre - half), float(centre + half)
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # at the ends but for rounding
 
 
 def _scores(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> dict[str, Any]:
