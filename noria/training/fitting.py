@@ -32,7 +32,7 @@ from noria.training.remembered import remembered
 from noria.training.report import About
 from noria.training.report import files as report_files
 from noria.training.slices import column_of
-from noria.training.soundness import check_lesson, check_target
+from noria.training.soundness import check_lesson, check_target, empty_features
 from noria.training.splits import Fold, earlier_folds
 from noria.training.weights import row_weights
 
@@ -109,7 +109,7 @@ def train_and_register(
         "trained_on": int(fitted.train.sum()),
         "tested_on": int(fitted.test.sum()),
         **_made_so(fitted),
-        "warnings": list(fitted.leakage.warnings),
+        "warnings": _warnings(fitted, examples),
         "peak_memory_bytes": peak_memory(),
     }
     rows = {
@@ -170,6 +170,12 @@ def _register(
         lineage=lineage,
     )
     return version.version
+
+
+def _warnings(fitted: Fitted, examples: Examples) -> list[str]:
+    """What the user should look at."""
+    empty = empty_features(rows_of(examples.inputs, fitted.train))
+    return [*fitted.leakage.warnings, *(f"feature {name!r} has no value in any training row" for name in empty)]
 
 
 def _made_so(fitted: Fitted) -> dict[str, Any]:

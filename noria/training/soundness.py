@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import DataError
@@ -34,7 +35,7 @@ def check_lesson(model: str, lesson: Lesson) -> None:
     """Refuse a training part that teaches nothing.
 
     Raises:
-        DataError: it has no rows, only one value of the target, or a feature without any value.
+        DataError: it has no rows, only one value of the target, or no feature with a value.
     """
     if not len(lesson):
         raise DataError(f"model {model!r}: the training part has no rows", hint="check the source's rows and the split")
@@ -43,10 +44,13 @@ def check_lesson(model: str, lesson: Lesson) -> None:
             f"model {model!r}: all {len(lesson)} training rows have the target {lesson.target[:1].tolist()[0]!r}",
             hint="a model needs examples of at least two values; check the target and the split",
         )
-    for column in lesson.inputs.iter_columns():
-        if column.null_count() == len(column):
-            raise DataError(
-                f"model {model!r}: feature {column.name!r} has no value in any of the {len(lesson):,} training rows",
-                hint="leave it out of features, or mend what it is made of: a join, a window, a column's name",
-                field=column.name,
-            )
+    if empty_features(lesson.inputs) == lesson.inputs.columns:
+        raise DataError(
+            f"model {model!r}: no feature has a value in any of the {len(lesson):,} training rows",
+            hint="mend what they are made of: a join, a window, a column's name",
+        )
+
+
+def empty_features(inputs: pl.DataFrame) -> list[str]:
+    """The columns without any value: of a feature group that has just begun, or of a mistake."""
+    return [column.name for column in inputs.iter_columns() if column.null_count() == len(column)]

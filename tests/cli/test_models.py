@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ).write_csv(folder / "data" / f"{part}.csv")
     write(folder, "LogisticRegression()")
     assert main(["run", "--project", str(folder)]) == 0
-    write(folder, "DecisionTreeClassifier(max_depth=1, random_state=0)")
+    write(folder, "DecisionTreeClassifier(max_depth=4, random_state=0)")
     assert main(["run", "--project", str(folder)]) == 0
     return folder
 
@@ -79,7 +79,7 @@ def test_a_version_is_a_page(call: Call) -> None:
     assert all(len(line) <= 100 for line in page.splitlines())
     assert len(page.splitlines()) < 45
     for words in (
-        "roc_auc", "failed  better in roc_auc by 0.002: 0.", "DecisionTreeClassifier  ", "max_depth 1", "steps",
+        "roc_auc", "failed  better in roc_auc by 0.002: 0.", "DecisionTreeClassifier  ", "max_depth 4", "steps",
         "amount float64", "events version 0", "scikit-learn", "refuse champion by", "noria reproduce paid@2",
     ):  # fmt: skip
         assert words in page
@@ -99,8 +99,8 @@ def test_versions_are_listed_with_their_states(call: Call) -> None:
 def test_what_makes_two_versions_different(call: Call) -> None:
     told = call("models", "diff", "paid@1", "2")
     assert re.search(r"roc_auc +0\.\d+ +0\.\d+ +[+-]0\.\d{4}", told)
-    assert re.search(r"model\.parameters\.max_depth +- +1\n", told)
-    assert "model.pkl" in told
+    assert re.search(r"model\.parameters\.max_depth +- +4\n", told)
+    assert "model.skops" in told
     assert "inputs\n" not in told
     assert json.loads(call("models", "diff", "paid@1", "2", "--json"))["parameters"]["model.parameters.C"] == [
         1.0,

@@ -155,7 +155,7 @@ async def campaign(total: int, clients: int, pause: float) -> None:
     await serving
     del server
     gc.collect()
-    left = [one for one in gc.get_objects() if isinstance(one, HttpProtocol | Exchange)]
+    left = [one for one in gc.get_objects() if issubclass(type(one), HttpProtocol | Exchange)]
     print(
         f"{done} requests, {versions} versions; memory {[f'{size / 1e6:.1f} MB' for size, _ in sizes]}; lines {[lines for _, lines in sizes]}"
     )

@@ -182,7 +182,7 @@ def test_what_is_computed_from_the_request_is_made_again_too(workspace: Workspac
     )
     part = pipeline(features=[*part.groups, large])
     run(workspace, part)
-    made = rebuild_dataset(workspace, "more").frame
+    made = rebuild_dataset(workspace, "more@1").frame
     assert made.columns[:4] == ["user", "shop", "at", "amount"]
     assert made["basket.ratio"].count() > 100
     assert made.drop("__part__").equals(join(part, workspace).frame)

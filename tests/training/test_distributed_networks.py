@@ -23,7 +23,9 @@ from noria.training.distributed.networks import (
 )
 from noria.training.distributed.parameters import Shape, Turn, checked, turn_seed
 from noria.training.distributed.partitions import Part, by_rows, cut
-from noria.training.learner import Lesson
+from noria.training.families import family_of
+from noria.training.inputs import to_matrix
+from noria.training.learner import Lesson, fitted_steps
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ray")
@@ -94,7 +96,8 @@ def test_summed_gradients_are_those_of_one_process(ray: Any) -> None:
     wanted = TARGETS["three"]
     lesson = Lesson(pl.DataFrame(MATRIX, schema=NAMES), wanted, Schema.of(dict.fromkeys(NAMES, "float64")), seed=4)
     shape, parts = shape_of("three"), by_rows(wanted, 3, 4)
-    pieces = [cut(MATRIX, wanted, None, parts, number) for number in range(3)]
+    matrix = to_matrix(fitted_steps(family_of(NETWORK), lesson)[1])  # brought to one scale, as a network wants it
+    pieces = [cut(matrix, wanted, None, parts, number) for number in range(3)]
     model = untrained(NETWORK, shape, turn_seed(4, 0, 0))
     optimizer, rows = optimizer_of(model, model.module_), [tensors(piece, shape) for piece in pieces]
     steps = -(-len(wanted) // NETWORK.batch)
@@ -102,9 +105,9 @@ def test_summed_gradients_are_those_of_one_process(ray: Any) -> None:
         dealt = [np.array_split(np.random.default_rng([4, epoch, p.number]).permutation(len(p)), steps) for p in pieces]
         for step in range(steps):
             some = [picked(part, places[step]) for part, places in zip(rows, dealt, strict=True)]
-            matrix, target, weights = (torch.cat([one[column] for one in some]) for column in range(3))
+            given, target, weights = (torch.cat([one[column] for one in some]) for column in range(3))
             optimizer.zero_grad()
-            (summed_loss(model.module_, (matrix, target, weights), shape) / weights.sum()).backward()
+            (summed_loss(model.module_, (given, target, weights), shape) / weights.sum()).backward()
             optimizer.step()
     plain = taken(model.module_)
     for workers in (2, 1):

@@ -24,8 +24,8 @@ from noria.pipelines import steps_from_dict, steps_to_dict
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
-from noria.training.estimator import dump
 from noria.training.fast import FastPredictor, predictor_of
+from noria.training.formats import keep
 from noria.training.inputs import ModelInputs
 from noria.training.learner import Learned, Lesson, fit_once
 
@@ -91,7 +91,7 @@ def test_text_and_gaps_need_no_word(name: str) -> None:
     ours: Any = learned.estimator
     matrix = learned.inputs.matrix(frame)
     assert np.array_equal(ours.predict_proba(matrix), other.predict_proba(matrix)), "the seed says it all"
-    assert dump(learned.estimator)
+    assert keep(learned.estimator, Settings(Path())).spec["format"] != "pickle"
     assert isinstance(predictor_of(learned.estimator), FastPredictor) == (name not in SLOW)
 
 

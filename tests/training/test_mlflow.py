@@ -115,6 +115,9 @@ def test_native_flavors_where_the_model_reads_its_columns(kind: str, workspace: 
     version = train(workspace, MODELS[kind], with_text=False)
     folder = export_version(workspace, version, tmp_path / "out")
     said = yaml.safe_load((folder / "MLmodel").read_text())
+    if kind == "catboost":  # its own file says codes of classes
+        assert kind not in said["flavors"]
+        return
     assert kind in said["flavors"]
     del said["flavors"]["noria"]  # as another tool would have written it
     (folder / "MLmodel").write_text(json.dumps(said))

@@ -200,7 +200,7 @@ def test_folds_keep_entities_together_and_classes_alike() -> None:
 def test_steps_are_fitted_inside_each_fold() -> None:
     given = lesson("numbers")
     learn = np.arange(len(given)) < 120
-    fold = fold_of(given, [nr.Normalize()], learn, ~learn)
+    fold = fold_of(replace(given, steps=[nr.Normalize()]), learn, ~learn)
     assert np.allclose(fold.x.mean(axis=0), 0)
     assert not np.allclose(fold.judging_x.mean(axis=0), 0, atol=1e-3)
 
@@ -239,7 +239,7 @@ def test_boosting_is_pruned_by_rounds(library: str) -> None:
 def test_a_bar_ends_boosting_at_its_first_rung() -> None:
     given = lesson(metric="roc_auc")
     half = np.arange(len(given)) < 120
-    fold = fold_of(given, (), half, ~half)
+    fold = fold_of(given, half, ~half)
     for library in ("lightgbm", "xgboost"):
         report = Trial("roc_auc").run(lambda library=library: boosting(library), [fold], {0: 1.1})
         assert (report.end, list(report.steps)) == ("pruned", [0])
@@ -252,7 +252,7 @@ def test_a_bar_ends_boosting_at_its_first_rung() -> None:
 def test_boosting_ends_when_its_time_is_over(library: str) -> None:
     given = lesson()
     half = np.arange(len(given)) < 120
-    fold = fold_of(given, (), half, ~half)
+    fold = fold_of(given, half, ~half)
     assert Trial("accuracy", clock=Ticks(1.0)).run(lambda: boosting(library), [fold], seconds=20).end == "out of time"
     stopped = Trial("accuracy", patience=50, clock=Ticks(1.0)).run(lambda: boosting(library), [fold], each=20.0)
     assert stopped.end == "complete"

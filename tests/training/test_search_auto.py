@@ -104,7 +104,7 @@ def test_few_rows_are_fitted_if_there_is_no_time_for_all(monkeypatch: pytest.Mon
 def test_some_rows_keep_every_class() -> None:
     given = lesson("three")
     learn = np.arange(240) % 2 == 0
-    few = some_rows(fold_of(given, (), learn, ~learn), 3, 0)
+    few = some_rows(fold_of(given, learn, ~learn), 3, 0)
     assert sorted(few.y) == [0, 1, 2]
 
 

@@ -50,6 +50,7 @@ class SlowRidge(Ridge):
 def project(tmp_path: Path) -> Path:
     (tmp_path / "system.py").write_text(SYSTEM)
     (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "noria.toml").write_text("[registry]\ntrust_pickles = true\n")  # a class of one's own is a pickle
     lines = [f"{i % 7},{i % 5},{(i % 7) - (i % 5) + (i * 7919 % 13) / 13},{i * 60}" for i in range(200)]
     (tmp_path / "rows.csv").write_text("x,z,y,at\n" + "\n".join(lines) + "\n")
     return tmp_path
@@ -80,7 +81,7 @@ def search_of(project: Path) -> dict[str, Any]:
 def test_no_finished_trial_is_repeated_and_the_result_is_that_of_an_undisturbed_search(project: Path) -> None:
     other = project / "other"
     other.mkdir()
-    for name in ("system.py", "slow.py", "rows.csv"):
+    for name in ("system.py", "slow.py", "rows.csv", "noria.toml"):
         (other / name).write_text((project / name).read_text())
     undisturbed = start(other, 0.0)
     for goal in (3, 8):

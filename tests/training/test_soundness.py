@@ -86,8 +86,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"target": "kind", "model": LinearRegression(), "metrics": ["rmse"]}, "predicts numbers, and the target is text"),
     ({"target": "kind", "model": xgboost}, "XGBoost tells classes apart by numbers"),
     ({"target": "x", "model": DecisionTreeClassifier()}, "DecisionTreeClassifier can't learn from these rows: Unknown label"),
-    ({"features": ["x", "gone"]}, "feature 'gone' has no value in any of the 240 training rows"),
-    ({"features": ["x", "blank"]}, "feature 'blank' has no value in any of the 240 training rows"),
+    ({"features": ["gone", "blank"]}, "no feature has a value in any of the 240 training rows"),
     ({"split": nr.GroupSplit(by="y"), "target": "y"}, "training rows have the target"),
     ({"split": nr.TimeSplit(embargo="9d")}, "embargo of 9d lie all rows"),
     ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False"),
@@ -150,7 +149,7 @@ def test_what_is_missing_online_is_filled(workspace: Workspace) -> None:
     rows = source()
     group = nr.FeatureGroup("habits", entity="user", source=rows, features={"mean_x": nr.mean("x", window="100s")})
     run(workspace, pipeline(features=["x", group]))
-    servable: Any = load_servable(ModelRegistry.of(workspace).get("m"), workspace)
+    servable: Any = load_servable(ModelRegistry.of(workspace).get("m@1"), workspace)
     request = servable.decode("predict", msgspec.json.encode({"entities": [{"user": 999_999, "x": 1.0}]}))
     assert servable.answer("predict", [request])[0].scores[0] > 0.5
 
@@ -158,7 +157,7 @@ def test_what_is_missing_online_is_filled(workspace: Workspace) -> None:
 def test_folds_are_judged_each_and_the_last_one_is_registered(workspace: Workspace) -> None:
     part = pipeline(split=nr.RollingSplit(folds=3, test=0.1), metrics=["accuracy", "roc_auc"])
     run(workspace, part)
-    version = ModelRegistry.of(workspace).get("m")
+    version = ModelRegistry.of(workspace).get("m@1")
     folds = version.parameters["folds"]["accuracy"]
     assert len(folds["each"]) == 3
     assert folds["each"][-1] == version.metrics["accuracy"]
@@ -168,7 +167,7 @@ def test_folds_are_judged_each_and_the_last_one_is_registered(workspace: Workspa
 
 def test_a_grouped_split_by_a_column_that_is_no_feature(workspace: Workspace) -> None:
     run(workspace, pipeline(split=nr.GroupSplit(by="user"), weights=nr.recency("100s"), class_weight="balanced"))
-    version = ModelRegistry.of(workspace).get("m")
+    version = ModelRegistry.of(workspace).get("m@1")
     assert version.parameters["leakage"]["shared_entities"] == 0.0
     assert version.parameters["weights"] == {"weights": "recency", "half_life": "100s", "least": 0.001}
     from noria.training import rebuild_dataset

@@ -103,7 +103,7 @@ class _Attempt:
             rounds = fit_watched(estimator, fold, watch)
             if rounds is not None:
                 self.rounds.append(rounds)
-            predicted = np.asarray(estimator.predict(fold.judging_x))
+            predicted = np.asarray(estimator.predict(fold.judging_x)).reshape(len(fold.judging_y))
             self.scores.append(self._score((predicted, scores(estimator, fold.judging_x)), fold))
             # After the last fold it is known anyway.
             self._come_to(len(RUNGS) + number, float(np.mean(self.scores)), ends=number < len(self.folds) - 1)
