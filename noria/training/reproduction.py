@@ -21,7 +21,8 @@ from noria.storage import Workspace
 from noria.training.comparison import Answered, Refound, difference, refound
 from noria.training.dataset import PART, TARGET, Dataset, rebuild_dataset
 from noria.training.evidence import TABULAR, answers
-from noria.training.fitting import examples_of, fit
+from noria.training.examples import examples_of
+from noria.training.fitting import fit
 from noria.training.formats import keep
 from noria.training.formats.format import Kept
 from noria.training.learner import Learned, Lesson, fit_once

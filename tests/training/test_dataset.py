@@ -18,7 +18,7 @@ from noria.registry import ModelRegistry
 from noria.storage import Workspace
 from noria.storage.digest import digest
 from noria.training import rebuild_dataset
-from noria.training.fitting import join, selection
+from noria.training.examples import join, selection
 
 SCHEMA = {"user": "int64", "amount": "float64?", "shop": "str", "at": nr.Timestamp("s")}
 FEATURES = {

@@ -206,7 +206,7 @@ def test_data_that_can_not_be_learned_from_is_explained(workspace: Workspace) ->
 
 
 def test_a_feature_sees_only_what_was_before_its_label(workspace: Workspace) -> None:
-    from noria.training.fitting import join
+    from noria.training.examples import join
 
     part = pipeline(events())
     part.labels.run(workspace, "r", NoProgress())
