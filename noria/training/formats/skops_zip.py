@@ -105,17 +105,17 @@ def _skops() -> Any:
     The walk collects the names of estimators, takes seconds, and imports PyTorch where that is installed. Which
     estimators are trusted is decided here, by the names that a file has.
     """
-    if "skops.io" not in sys.modules:
-        import sklearn.utils
+    with _importing:  # also where it is being imported: a module is known by name before it is whole
+        if "skops.io" not in sys.modules:
+            import sklearn.utils
 
-        with _importing:
             walk = sklearn.utils.all_estimators
             sklearn.utils.all_estimators = list
             try:
                 import_module("skops.io")
             finally:
                 sklearn.utils.all_estimators = walk
-    return sys.modules["skops.io"]
+        return sys.modules["skops.io"]
 
 
 def _unknown(data: bytes) -> list[str]:
