@@ -83,7 +83,7 @@ def test_a_deadline_is_kept_and_its_work_not_begun() -> None:
         assert late.status_code in (
             503,
             504,
-        )  # 503: known to be too late; 504: on a busy machine the first has just come
+        )  # 504: the first has just come, on a busy machine
         assert not first.done()
         assert first.result().status_code == 200
         late = ask(url, 3.0, **{"x-request-timeout": "100ms"})
