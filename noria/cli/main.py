@@ -212,8 +212,10 @@ def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     export.add_argument("label", metavar="MODEL[@VERSION]")
     export.add_argument("folder", help="a folder that is not there yet")
     export.add_argument("--format", choices=["mlflow"], default="mlflow", help="(default: mlflow)")
-    taken = _add(actions, "import", "mlflow:import_folder", "register a model directory of MLflow's", project)
-    taken.add_argument("folder", help="the folder in which MLmodel is")
+    taken = _add(
+        actions, "import", "mlflow:import_model", "register a model in ONNX, or a model directory of MLflow's", project
+    )
+    taken.add_argument("path", help="a file that ends in .onnx, or the folder in which MLmodel is")
     taken.add_argument("name", metavar="MODEL", help="the model's name in the registry")
     recommend = _add(commands, "recommend", "models:recommend", "show a user's recommendations", project)
     recommend.add_argument("user", help="the user's id")

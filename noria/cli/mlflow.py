@@ -1,4 +1,4 @@
-"""`noria models export` and `noria models import`: models to MLflow's format and back."""
+"""`noria models export` and `noria models import`: models to MLflow's format and back, and from ONNX."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def export(options: Namespace) -> int:
     return 0
 
 
-def import_folder(options: Namespace) -> int:
-    """Register a model directory of MLflow's as a version."""
-    from noria.training.mlflow_model import import_model
+def import_model(options: Namespace) -> int:
+    """Register a model directory of MLflow's, or a file in ONNX, as a version."""
+    from noria.training.foreign import import_onnx
+    from noria.training.mlflow_model import import_model as import_mlflow
 
+    path = Path(options.path)
     with Workspace.open(Settings.load(options.project)) as workspace:
-        version = import_model(workspace, Path(options.folder), options.name)
-    out(f"{options.folder} is {version.label}; to answer with it: noria models promote {version.label}")
+        version = (import_onnx if path.suffix == ".onnx" else import_mlflow)(workspace, path, options.name)
+    out(f"{path} is {version.label}; to answer with it: noria models promote {version.label}")
     return 0

@@ -15,6 +15,7 @@ from noria.training.formats.catboost_cbm import CatBoost
 from noria.training.formats.facts import damaged
 from noria.training.formats.format import Format, Kept, UnkeepableError, type_name
 from noria.training.formats.lightgbm_text import LightGbm
+from noria.training.formats.onnx_graph import Onnx
 from noria.training.formats.pickles import FILE as PICKLE_FILE
 from noria.training.formats.pickles import Pickle
 from noria.training.formats.skops_zip import Skops
@@ -22,10 +23,10 @@ from noria.training.formats.torch_tensors import TorchTensors
 from noria.training.formats.xgboost_ubj import XgBoost
 
 _PICKLE: Format = Pickle()
-FORMATS: tuple[Format, ...] = (LightGbm(), XgBoost(), CatBoost(), TorchTensors(), Skops())
+FORMATS: tuple[Format, ...] = (LightGbm(), XgBoost(), CatBoost(), TorchTensors(), Onnx(), Skops())
 """In the order of preference; none of them runs code when it is read."""
 
-_EXTRAS = ("lightgbm", "xgboost", "catboost", "torch", "onnxruntime")
+_EXTRAS = {**{name: name for name in ("lightgbm", "xgboost", "catboost", "torch")}, "onnxruntime": "onnx"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "xgboost": "xgboost-cpu"}
 _TRUST = "[registry] trust_pickles = true in noria.toml (or NORIA_REGISTRY_TRUST_PICKLES=true)"
 
@@ -154,7 +155,7 @@ def _missing(library: str, trained: Mapping[str, str], what: str) -> MissingExtr
     name, version = DISTRIBUTIONS.get(library, library), trained.get(library, "")
     what = f"{what}, trained with {name} {version}," if version else what
     if library in _EXTRAS:
-        return MissingExtraError(name, library, what)
+        return MissingExtraError(name, _EXTRAS[library], what)
     return DataError(
         f"{what} needs {library}, which is not installed",
         hint=f"pip install '{name}{'==' + version if version else ''}', or train it again without it",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
-import warnings
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from noria.core import ConfigError, DataError, MissingExtraError, Schema, Settings, allowed
-from noria.registry import Lineage, ModelRegistry, ModelVersion, Signature, code_state
+from noria.registry import ModelVersion, Signature
 from noria.storage import Workspace
-from noria.training.estimator import output_types
-from noria.training.formats import catboost_cbm, keep, lightgbm_text, restore, xgboost_ubj
+from noria.training.foreign import register_estimator, register_files, spec_of
+from noria.training.formats import catboost_cbm, lightgbm_text, restore, xgboost_ubj
+from noria.training.formats.onnx_graph import read_graph
 from noria.training.formats.skops_zip import FILE as SKOPS
 from noria.training.formats.skops_zip import Skops
 from noria.training.mlflow_model.mlmodel import DATA, FILE, VERSION, inside, read, schema_of
@@ -48,11 +46,7 @@ def import_model(workspace: Workspace, folder: Path, name: str) -> ModelVersion:
         raise MissingExtraError(str(error.name), flavor, f"{folder}") from error
     schema = _schema(document, estimator)
     _forget_names(estimator)
-    _try(estimator, len(schema.names), folder)
-    kept = keep(estimator, workspace.settings)
-    spec = _spec(kept.spec, schema.to_dict(), [])
-    outputs = {"prediction": output_types(estimator)["predictions"]}
-    return _register(workspace, name, kept.files, spec, Signature(schema.to_dict(), outputs), run_id, {})
+    return register_estimator(workspace, name, estimator, schema, folder, run_id)
 
 
 def _ours(workspace: Workspace, folder: Path, conf: Conf, name: str, run_id: str) -> ModelVersion:
@@ -68,41 +62,9 @@ def _ours(workspace: Workspace, folder: Path, conf: Conf, name: str, run_id: str
     files = {file.name: file for file in data.iterdir() if file.name.startswith("model.")}
     restore(spec["model"], files, workspace.settings, f"the model in {folder}")
     contents = {file: path.read_bytes() for file, path in files.items()}
-    return _register(workspace, name, contents, _spec(spec["model"], inputs, steps), signature, run_id, kept["metrics"])
-
-
-def _register(
-    workspace: Workspace,
-    name: str,
-    files: dict[str, bytes],
-    spec: Conf,
-    signature: Signature,
-    run_id: str,
-    metrics: Conf,
-) -> ModelVersion:
-    return ModelRegistry.of(workspace).register(
-        name,
-        files,
-        servable="tabular",
-        run_id=run_id,
-        spec=spec,
-        metrics=metrics,
-        signature=signature,
-        lineage=Lineage(code=code_state(workspace.settings.root)),
+    return register_files(
+        workspace, name, contents, spec_of(spec["model"], inputs, steps), signature, run_id, kept["metrics"]
     )
-
-
-def _spec(model: Conf, inputs: dict[str, str], steps: list[Any]) -> Conf:
-    """Without look-ups: a request has the inputs."""
-    return {
-        "model": model,
-        "inputs": inputs,
-        "columns": list(inputs),
-        "steps": steps,
-        "groups": [],
-        "entities": {},
-        "on_demand": [],
-    }
 
 
 def _schema(document: Conf, estimator: Any) -> Schema:
@@ -126,18 +88,6 @@ def _forget_names(estimator: Any) -> None:
     """Names of columns: noria's schema has them, and hands the estimator a matrix."""
     for part in (estimator, *(step for _, step in getattr(estimator, "steps", ()))):
         vars(part).pop("feature_names_in_", None)
-
-
-def _try(estimator: Any, columns: int, folder: Path) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            estimator.predict(np.zeros((1, columns)))
-    except Exception as error:  # whatever its library raises
-        raise DataError(
-            f"the model in {folder} can't predict for a matrix of {columns} numbers: {error}",
-            hint="noria's models read numbers by position; a model that selects columns by name can't be imported",
-        ) from error
 
 
 def _digest(folder: Path) -> str:
@@ -172,6 +122,10 @@ def _catboost(folder: Path, conf: Conf, settings: Settings) -> Any:
     return catboost_cbm.read_estimator(inside(folder, conf.get("data")), kind, {})
 
 
+def _onnx(folder: Path, conf: Conf, settings: Settings) -> Any:
+    return read_graph(inside(folder, conf.get("data")))
+
+
 def _serialized(file: Path, conf: Conf, settings: Settings) -> Any:
     """A file of skops, or a pickle, if those are trusted."""
     form = conf.get("serialization_format", "cloudpickle")
@@ -197,4 +151,5 @@ _LOADERS: dict[str, Callable[[Path, Conf, Settings], Any]] = {
     "xgboost": _xgboost,
     "catboost": _catboost,
     "sklearn": _sklearn,
+    "onnx": _onnx,
 }
