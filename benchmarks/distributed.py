@@ -20,7 +20,7 @@ from noria.training.distributed.parameters import Shape
 from noria.training.distributed.partitions import by_rows
 from noria.training.distributed.strategy import Job
 
-ROWS, FEATURES, TREES, PARTITIONS, RUNS = 60_000, 20, 96, 8, 3
+ROWS, FEATURES, TREES, PARTITIONS, RUNS = 100_000, 20, 400, 8, 3
 BAR = 1.6
 
 

@@ -92,8 +92,9 @@ def _big(copied: float, made: dict[str, float], mlflow: dict[str, float], size: 
          "-" if peers is None else f"{peers / copied:.2f}"),
     ]  # fmt: skip
     note = (
-        f"A file of {size / 1e6:.0f} MB; medians of turns in which each comes once. noria reads it twice and hashes it twice: "
-        "while it copies, and before it gives it out, so on a busy machine it can't do without the time of a second hash. MLflow neither flushes nor hashes. Bar: 1.5 times copying and hashing."
+        f"A file of {size / 1e6:.0f} MB; medians of turns in which each comes once. noria reads it twice and hashes it "
+        "twice: while the kernel writes it out, and before it gives it out. MLflow neither flushes nor hashes. Bar: 1.5 "
+        "times copying and hashing."
     )
     return markdown("Registry: a large artifact", ("what", "ms", "ratio"), rows, note)
 

@@ -124,7 +124,9 @@ def _flaml(python: str, given: Lesson, judged: tuple[pl.DataFrame, NDArray[Any]]
         command = [python, str(PEERS / "automl_flaml.py"), folder, task, given.metric, str(seconds)]
         said = json.loads(measure(command).output.splitlines()[-1])
     answers = np.array(said["answers"])
-    value = judge((given.metric,), judged[1], answers, answers)[given.metric]
+    # Of two classes FLAML's answers are the second one's scores.
+    predicted, ranked = (answers > 0.5, answers) if given.metric == "roc_auc" else (answers, None)
+    value = judge((given.metric,), judged[1], predicted.astype(judged[1].dtype), ranked)[given.metric]
     return [f"{value:.4f} ({said['model']})", f"{said['took']:.1f}"]
 
 

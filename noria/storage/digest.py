@@ -95,8 +95,8 @@ def _add(made: Any, values: pl.Series) -> None:
 
 
 def _plain(values: pl.Series) -> Any:
-    if values.dtype.is_float():
-        values = values.set(values.is_nan(), float("nan"))  # an operation's NaN has another sign on another processor
+    if values.dtype.is_float() and (strange := values.is_nan()).any():
+        values = values.set(strange, float("nan"))  # an operation's NaN has another sign on another processor
     found = (values.cast(pl.UInt8) if values.dtype == pl.Boolean else values.to_physical()).to_numpy()
     return np.ascontiguousarray(found.astype(found.dtype.newbyteorder("<"), copy=False))
 

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -167,6 +167,9 @@ def _copied(blocks: Iterable[Buffer], stream: Any) -> Blob:
     for block in blocks:
         digest.update(block)
         stream.write(block)
+        # The kernel begins to write it out while the next block is hashed; being dirty, its pages stay in memory.
+        with suppress(OSError):  # it is advice
+            os.posix_fadvise(stream.fileno(), size, len(block), os.POSIX_FADV_DONTNEED)
         size += len(block)
     stream.flush()
     return Blob(digest.hexdigest(), size)

@@ -39,6 +39,7 @@ class Family:
         takes_missing: whether numbers may be missing.
         is_scaled: whether numbers have to be on one scale.
         dtype: the numbers that it works with: a matrix of them is read without another copy.
+        reads_arrow: whether it reads the columns where they lie, so that no matrix is made of them.
     """
 
     library: str
@@ -46,6 +47,7 @@ class Family:
     takes_missing: bool = True
     is_scaled: bool = False
     dtype: type[np.floating[Any]] = np.float64
+    reads_arrow: bool = False
 
 
 def family_of(model: Any) -> Family:
@@ -53,7 +55,8 @@ def family_of(model: Any) -> Family:
     library = library_of(model)
     options = model.get_params() if hasattr(model, "get_params") else {}
     if library == "lightgbm":
-        return Family(library, "category")
+        # A class of somebody else's may look into the matrix.
+        return Family(library, "category", reads_arrow=type(model).__module__.startswith("lightgbm."))
     if library == "xgboost":
         if options.get("booster") == "gblinear":
             return Family(library, "onehot", takes_missing=False, dtype=np.float32)

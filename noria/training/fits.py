@@ -29,12 +29,12 @@ class Rows:
     """What is given to `fit`.
 
     Attributes:
-        matrix: [n, columns].
+        matrix: [n, columns], an array; a frame for a library that reads Arrow.
         target: [n].
         weights: [n]; None when all rows count alike.
     """
 
-    matrix: NDArray[np.floating[Any]]
+    matrix: Any
     target: NDArray[Any]
     weights: NDArray[np.float64] | None = None
 
@@ -129,7 +129,10 @@ def _lightgbm(estimator: Any, rows: Rows, terms: Terms) -> Any:
         # Said once: otherwise LightGBM stops by its own callback beside ours.
         given = [name for name in _STOPPING["lightgbm"] if name in estimator.get_params()]
         estimator.set_params(**dict.fromkeys(given))
-    return estimator.fit(rows.matrix, rows.target, sample_weight=rows.weights, **options)
+    made = estimator.fit(rows.matrix, rows.target, sample_weight=rows.weights, **options)
+    if "_fitted_with_feature_names" in vars(made):
+        made._fitted_with_feature_names = False  # or it warns at each matrix, which has none
+    return made
 
 
 def _xgboost(estimator: Any, rows: Rows, terms: Terms) -> Any:
@@ -247,12 +250,12 @@ def _is_histogram(model: Any) -> bool:
 
 def _refused(estimator: Any, rows: Rows, terms: Terms, error: Exception) -> DataError:
     name = type(estimator).__name__
-    infinite = np.flatnonzero(np.isinf(rows.matrix).any(axis=0))
-    if len(infinite):
-        column = terms.columns[int(infinite[0])]
+    infinite = np.isinf(np.asarray(rows.matrix)).sum(axis=0)
+    if infinite.any():
+        place = int(np.flatnonzero(infinite)[0])
+        column = terms.columns[place]
         return DataError(
-            f"feature {column!r} is infinite in {int(np.isinf(rows.matrix[:, infinite[0]]).sum())} training row(s), "
-            f"which {name} can't learn from",
+            f"feature {column!r} is infinite in {int(infinite[place])} training row(s), which {name} can't learn from",
             hint="mend the source, or limit the column: nr.Clip([…], low=…, high=…)",
             field=column,
         )
@@ -268,4 +271,4 @@ def without_unknown_classes(held: Rows, target: NDArray[Any]) -> Rows:
     if known.all():
         return held
     weights = None if held.weights is None else held.weights[known]
-    return replace(held, matrix=held.matrix[known], target=held.target[known], weights=weights)
+    return replace(held, matrix=np.asarray(held.matrix)[known], target=held.target[known], weights=weights)

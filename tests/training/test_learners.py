@@ -24,6 +24,8 @@ from noria.pipelines import steps_from_dict, steps_to_dict
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
+from noria.training import answers
+from noria.training.answers import answer
 from noria.training.fast import FastPredictor, predictor_of
 from noria.training.formats import keep
 from noria.training.inputs import ModelInputs
@@ -262,3 +264,45 @@ def test_trained_by_a_pipeline_and_served(name: str, workspace: Workspace) -> No
     msgspec.json.encode(answer)
     assert [type(one) for one in answer.predictions] == [bool, bool]
     assert all(0 <= score <= 1 for score in answer.scores)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["LGBMClassifier", "LGBMRegressor"])
+def test_columns_that_lightgbm_reads_where_they_lie_make_the_model_of_a_matrix(kind: str, weighted: bool) -> None:
+    random = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "gaps": [None if i % 7 == 0 else float(v) for i, v in enumerate(random.normal(size=600))],
+            "short": pl.Series(random.normal(size=600), dtype=pl.Float32),
+            "whole": random.integers(-(2**60), 2**60, 600),
+            "flag": random.normal(size=600) > 0,
+        }
+    )
+    target = (frame["gaps"].fill_null(1.0) > 0).to_numpy().astype(int)
+    weights = random.uniform(1, 2, 600) if weighted else None
+    model = getattr(lgb, kind)(n_estimators=10, n_jobs=1, verbose=-1)
+    schema = Schema.of({"gaps": "float64?", "short": "float32", "whole": "int64", "flag": "bool"})
+    learned = fit_once(model, Lesson(frame, target, schema, weights=weights))
+    matrix = learned.inputs.matrix(frame)
+    by_hand = getattr(lgb, kind)(**model.get_params()).fit(matrix, target, sample_weight=weights)
+    estimator: Any = learned.estimator
+    assert estimator.booster_.model_to_string() == by_hand.booster_.model_to_string()
+    assert not hasattr(estimator, "feature_names_in_")  # it would warn at each matrix
+
+
+def test_many_answers_come_of_the_formula_and_are_the_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    frame = pl.DataFrame({f"x{n}": random.normal(size=3000) for n in range(4)})
+    target = (frame["x0"] + frame["x1"] > 0).to_numpy()
+    schema = Schema.of(dict.fromkeys(frame.columns, "float64"))
+    model = lgb.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1)
+    learned = fit_once(model, Lesson(frame, target, schema))
+    few = answer(learned, frame, target)
+    assert "predictor" not in vars(learned)
+    monkeypatch.setattr(answers, "MANY_NUMBERS", 1000)
+    many = answer(learned, frame, target)
+    assert isinstance(learned.predictor, FastPredictor)
+    assert few.given is not None
+    assert many.given is not None
+    assert few.given.tobytes() == many.given.tobytes()
+    assert few.predicted.tolist() == many.predicted.tolist()
