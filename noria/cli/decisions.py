@@ -46,7 +46,7 @@ def promoted(
 
     gates = gates_of(project, version)
     if gates:
-        say(f"{version.label} is judged by {len(gates)} gates")
+        say(f"{version.label} is judged by {len(gates)} gate{'s' * (len(gates) > 1)}")
     try:
         return promote(workspace, version, gates, force=force, why=why)
     except ConflictError as error:

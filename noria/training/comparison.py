@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.registry import ModelVersion
+from noria.training.answers import Answers
+from noria.training.bootstrap import Rows, intervals, metric_tasks
 from noria.training.metrics import METRICS, judge
 
 Answered: TypeAlias = tuple[NDArray[Any], NDArray[np.float64] | None]
 """Predictions, [n], and the positive class's probabilities, [n], where there are."""
-
-_RESAMPLES = 200
-_MOST = 10_000
-"""Of the bootstrap: how many resamples, of how many rows at most."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def refound(
     )
     kept: Mapping[str, Any] = (version.parameters.get("evaluation") or {}).get("metrics") or {}
     same = difference((old, old_scores), (new, new_scores))[0] == 0
-    seed = int(version.parameters.get("seed", 0))
+    drawn = Rows(len(truth), seed=int(version.parameters.get("seed", 0)))
     found = {}
     for name, registered in version.metrics.items():
         if name not in METRICS or (METRICS[name].needs_scores and (old_scores is None or new_scores is None)):
@@ -75,23 +73,7 @@ def refound(
         value = float(registered[0] if isinstance(registered, list) else registered)
         low, high = (kept.get(name, {}).get(end) for end in ("low", "high"))
         if (low is None or high is None) and not same:
-            low, high = _interval(name, truth, old, old_scores, seed)
+            ((interval,), _) = intervals(metric_tasks([name], Answers.of(truth, old, old_scores)), drawn)
+            low, high = interval.low, interval.high
         found[name] = Refound(value, float(judge((name,), truth, new, new_scores)[name]), low, high)
     return found
-
-
-def _interval(
-    name: str, truth: NDArray[Any], predicted: NDArray[Any], scores: NDArray[np.float64] | None, seed: int
-) -> tuple[float, float]:
-    """The 95 % interval of a metric: bootstrap, percentiles."""
-    random, rows = np.random.default_rng(seed), len(truth)
-    found = []
-    for _ in range(_RESAMPLES):
-        drawn = random.integers(0, rows, min(rows, _MOST))
-        if METRICS[name].needs_scores and len(np.unique(truth[drawn])) < 2:
-            continue
-        found.append(judge((name,), truth[drawn], predicted[drawn], None if scores is None else scores[drawn])[name])
-    if not found:
-        return float("nan"), float("nan")
-    low, high = np.percentile(found, (2.5, 97.5))
-    return float(low), float(high)

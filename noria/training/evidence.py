@@ -21,8 +21,10 @@ from noria.core import DataError, NoriaError, NotFoundError
 from noria.registry import ModelRegistry, ModelVersion
 from noria.registry.evidence import Evidence, Needs
 from noria.storage import Workspace
+from noria.training.answers import Answers
+from noria.training.bootstrap import Rows, Task, intervals
 from noria.training.dataset import PART, TARGET, parts_of, rebuild_dataset, selection_of
-from noria.training.metrics import METRICS, judge
+from noria.training.metrics import METRICS, check_answers
 from noria.training.servable import TabularServable
 from noria.training.servable import load as load_servable
 from noria.training.tables import MAX_TABLE_ROWS, Table
@@ -33,9 +35,6 @@ _ENOUGH = 30
 _REQUESTS = 500
 _SECONDS = 1.0
 """How often a row is asked for, and how long at most, to measure the latency."""
-_RESAMPLES = 200
-_MOST = 20_000
-"""Of the bootstrap: how many resamples, of how many rows at most."""
 _MISSING = "(missing)"
 _VALUES = 200
 """Values that a column of slices may have."""
@@ -111,19 +110,18 @@ def _on_same_rows(
     if champion is None or theirs is None:
         told = f"{int(rows.test.sum()):,} test rows"
         columns = rows.frame.filter(pl.Series(rows.test))
-        return _judged(needs, _Answers.of(workspace, candidate, columns), columns, ours, told), None
+        return _judged(needs, _answered(workspace, candidate, columns), columns, ours, told), None
     frame = _rows_of_champion(workspace, candidate, champion, rows.frame)
     mask, told = _fair(workspace, candidate, champion, rows)
     columns, chosen = rows.frame.filter(pl.Series(mask)), frame.filter(pl.Series(mask))
-    mine = _Answers.of(workspace, candidate, columns)
-    other = _Answers.of(workspace, champion, chosen)
-    seed = workspace.settings.run.seed
+    mine, other = _answered(workspace, candidate, columns), _answered(workspace, champion, chosen)
+    drawn = _drawn(candidate, columns, workspace.settings.run.seed)
 
     def gain(metric: str, column: str = "", value: str = "") -> tuple[float, float]:
         if not column:
-            return interval_of_gain(metric, mine, other, seed)
-        mask = (columns[column].cast(pl.String).fill_null(_MISSING) == value).to_numpy()
-        return interval_of_gain(metric, mine[mask], other[mask], seed)
+            return interval_of_gain(metric, mine, other, drawn)
+        some = np.flatnonzero((columns[column].cast(pl.String).fill_null(_MISSING) == value).to_numpy())
+        return interval_of_gain(metric, mine.take(some), other.take(some), drawn.take(some))
 
     return replace(_judged(needs, mine, columns, ours, told), gain=gain), _judged(needs, other, columns, theirs, told)
 
@@ -174,64 +172,49 @@ def _fair(
     return rows.test, f"{int(rows.test.sum()):,} test rows{told}"
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What was true of some rows, and what a version says."""
-
-    truth: NDArray[Any]
-    predicted: NDArray[Any]
-    scores: NDArray[np.float64] | None
-
-    @staticmethod
-    def of(workspace: Workspace, version: ModelVersion, frame: pl.DataFrame) -> _Answers:
-        return _Answers(frame[TARGET].to_numpy(), *answers(load_servable(version, workspace), frame))
-
-    def __getitem__(self, rows: NDArray[Any]) -> _Answers:
-        return _Answers(self.truth[rows], self.predicted[rows], None if self.scores is None else self.scores[rows])
-
-    def gives(self, metric: str) -> bool:
-        return self.scores is not None or not METRICS[metric].needs_scores
-
-    def value(self, metric: str) -> float:
-        """The metric; NaN where it means nothing: ranks and odds of one class."""
-        if METRICS[metric].needs_scores and len(np.unique(self.truth)) < 2:
-            return float("nan")
-        return float(judge((metric,), self.truth, self.predicted, self.scores)[metric])
+def _answered(workspace: Workspace, version: ModelVersion, frame: pl.DataFrame) -> Answers:
+    return Answers.of(frame[TARGET].to_numpy(), *answers(load_servable(version, workspace), frame))
 
 
-def interval_of_gain(metric: str, ours: _Answers, theirs: _Answers, seed: int) -> tuple[float, float]:
-    """The 95 % interval of how much better ours is: paired bootstrap, percentiles (Efron 1979).
-
-    Of more than 20,000 rows each resample takes 20,000, which makes the interval wider than it would be.
-    """
-    random, rows = np.random.default_rng(seed), len(ours.truth)
-    sign = 1.0 if METRICS[metric].greater_is_better else -1.0
-    found = []
-    for _ in range(_RESAMPLES):
-        drawn = random.integers(0, rows, min(rows, _MOST))
-        found.append(sign * (ours[drawn].value(metric) - theirs[drawn].value(metric)))
-    low, high = np.nanpercentile(found, (2.5, 97.5)) if np.isfinite(found).any() else (np.nan, np.nan)
-    return float(low), float(high)
+def _drawn(version: ModelVersion, frame: pl.DataFrame, seed: int) -> Rows:
+    """How the rows are drawn: all of an entity together, where the version was judged so."""
+    keys = (version.parameters.get("evaluation") or {}).get("by") or []
+    if not keys or not set(keys) <= set(frame.columns):
+        return Rows(len(frame), seed=seed)
+    units = frame.select(pl.struct(keys).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    return Rows(len(frame), units, seed=seed)
 
 
-def _judged(needs: Needs, answered: _Answers, columns: pl.DataFrame, evidence: Evidence, told: str) -> Evidence:
+def interval_of_gain(metric: str, ours: Answers, theirs: Answers, rows: Rows) -> tuple[float, float]:
+    """The 95 % interval of how much better ours is, by the same draws of the rows; NaN where it can't be told."""
+    tasks = [Task(METRICS[metric], ours), Task(METRICS[metric], theirs)]
+    pair = (0, 1) if METRICS[metric].greater_is_better else (1, 0)
+    (found,) = intervals(tasks, rows, minus=[pair])[1]
+    return np.nan if found.low is None else found.low, np.nan if found.high is None else found.high
+
+
+def _judged(needs: Needs, answered: Answers, columns: pl.DataFrame, evidence: Evidence, told: str) -> Evidence:
     """The evidence with metrics of these rows, and of the slices that their columns make."""
-    usable = tuple(name for name in needs.metrics if answered.gives(name))
+    usable = tuple(name for name in needs.metrics if answered.has_probabilities or not METRICS[name].needs_scores)
+    check_answers(usable, answered)
     slices, missing = {}, {}
     for column in needs.columns:
         found = _slices(column, columns)
         if isinstance(found, str):
             missing["slices"] = found
             continue
-        slices[column] = {value: _slice(usable, answered[mask]) for value, mask in found.items()}
-    metrics = {name: value for name in usable if np.isfinite(value := answered.value(name))}
+        slices[column] = {value: _slice(usable, answered.take(mask)) for value, mask in found.items()}
     return replace(
         evidence,
-        metrics=metrics,
+        metrics=_values(usable, answered),
         slices=slices or evidence.slices,
         rows=told,
         missing={**evidence.missing, **missing},
     )
+
+
+def _values(names: Sequence[str], answered: Answers) -> dict[str, float]:
+    return {name: value for name in names if np.isfinite(value := METRICS[name].value(answered))}
 
 
 def answers(servable: TabularServable, frame: pl.DataFrame) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
@@ -259,10 +242,8 @@ def _slices(column: str, frame: pl.DataFrame) -> dict[str, NDArray[np.bool_]] | 
     return {value: (values == value).to_numpy() for value in distinct}
 
 
-def _slice(names: Sequence[str], answered: _Answers) -> dict[str, Any]:
-    found: dict[str, Any] = {"rows": len(answered.truth)}
-    values = {name: answered.value(name) for name in names}
-    return found | {name: {"value": value} for name, value in values.items() if np.isfinite(value)}
+def _slice(names: Sequence[str], answered: Answers) -> dict[str, Any]:
+    return {"rows": len(answered), **{name: {"value": value} for name, value in _values(names, answered).items()}}
 
 
 def _with_latency(workspace: Workspace, version: ModelVersion, evidence: Evidence) -> Evidence:
