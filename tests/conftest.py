@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Libraries that make threads of their own would wait for the other processes of the tests with all of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Timing never fails a test: machines are shared.
 settings.register_profile("noria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noria")
