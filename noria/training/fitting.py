@@ -20,6 +20,7 @@ from noria.registry import Deployments, Lineage, ModelRegistry, Signature, code_
 from noria.storage import Workspace
 from noria.training.answers import answer
 from noria.training.dataset import PARTS_FILE, pack_parts, recipe
+from noria.training.estimator import Estimator
 from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.evidence import TestRows
 from noria.training.examples import Examples, join, selection
@@ -64,8 +65,8 @@ def train_and_register(
     """Everything that a run of the pipeline does."""
     check_metrics(tuple(pipeline.metrics))
     check_gates(pipeline.gates)
-    if not isinstance(pipeline.model, Learner):
-        check(pipeline.model, workspace.settings)  # before hours are spent on what can't be kept
+    if (kept := _to_be_kept(pipeline.model)) is not None:
+        check(kept, workspace.settings)  # before hours are spent on what can't be kept
     chosen = selection(pipeline, workspace)
     with task(progress, f"{pipeline.name}: join features"):
         examples = join(pipeline, workspace, chosen)
@@ -100,6 +101,14 @@ def train_and_register(
         "without label": examples.skipped,
     }
     return Outcome(str(version), rows, notes)
+
+
+def _to_be_kept(model: Estimator | Learner) -> Estimator | None:
+    """The estimator that a run will keep; None if a learner doesn't name it before it has learned."""
+    if not isinstance(model, Learner):
+        return model
+    found: Estimator | None = getattr(model, "estimator", None) or getattr(model, "model", None)
+    return found
 
 
 def _register(

@@ -13,7 +13,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 import noria as nr
-from noria.core import Settings
+from noria.core import ConfigError, Settings
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
 from noria.training.distributed.ensembles import Stacked, Voted
@@ -89,3 +89,23 @@ def test_ensembles_of_workers(tmp_path: Path, kind: Any) -> None:
     again = restore(kept.spec, {name: tmp_path / name for name in kept.files}, Settings(tmp_path), "m")
     assert np.array_equal(again.predict(x), estimator.predict(x))
     assert np.array_equal(again.predict_proba(x), estimator.predict_proba(x))
+
+
+class Own(LogisticRegression):  # type: ignore[misc]
+    """A class that no format knows."""
+
+    def fit(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("it was fitted")
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        nr.tune(Own(), {"C": nr.uniform(0.1, 1.0)}, trials=2),
+        nr.DistributedTraining(Own(), "vote", partitions=2, workers=1),
+    ],
+    ids=["tune", "distributed"],
+)
+def test_what_only_a_pickle_could_hold_is_told_before_it_is_fitted(tmp_path: Path, learner: Any) -> None:
+    with pytest.raises(ConfigError, match="can only be kept as a pickle"):
+        made(tmp_path, model=learner)
