@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from noria.core import Clock, ConfigError, IntegrityError, NotFoundError, SystemClock, allowed, uuid_bytes
+from noria.core.decoding import decodable
 from noria.storage import OnlineStore
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -30,6 +31,7 @@ NO_WHOLE_NUMBER = -(2**63)
 """What stands for a missing one among packed whole numbers."""
 
 
+@decodable
 @dataclass(frozen=True)
 class OnlineSpec:
     """A feature group as the online store keeps it.

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import Any
 
+from noria.core.decoding import decodable
 from noria.core.errors import ConfigError, NotFoundError, allowed
 from noria.core.settings import MOST_REPLICAS
 from noria.gateway.autoscale import CORES
@@ -22,6 +23,7 @@ USUAL_REPLICAS = min(MOST_REPLICAS, max(16, 4 * CORES))
 """More have to be asked for with force."""
 
 
+@decodable
 @dataclass(frozen=True)
 class ServerStatus:
     """A server of the gateway: a replica, or one elsewhere.

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from noria.core import Field, RequestError, Schema, Settings, allowed
+from noria.core.decoding import decodable
 
 if TYPE_CHECKING:
     from noria.pipelines.stream import Stream
@@ -24,6 +25,7 @@ _INTEGERS = {f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in
 _FILE = "streams.json"
 
 
+@decodable
 @dataclass(frozen=True)
 class StreamSpec:
     """A stream as servers know it: its topic, the topic's partitions, the columns' types, the key."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from noria.core import ConfigError
+from noria.core.decoding import decodable
 
 Kind = Literal["canary", "ab", "shadow"]
 State = Literal["running", "paused", "finished", "aborted"]
@@ -77,6 +78,7 @@ class Judging:
     reward_loss: float = 0.0
 
 
+@decodable
 @dataclass(frozen=True)
 class Deployment:
     """What is tried, and how far it is.

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from noria.core import ConfigError
+from noria.core.decoding import decodable
 from noria.storage import Blob
 
 
@@ -38,6 +39,7 @@ class Lineage:
     dataset: dict[str, Any] = field(default_factory=dict)
 
 
+@decodable
 @dataclass(frozen=True)
 class ModelVersion:
     """One immutable version of a model.

@@ -14,6 +14,8 @@ from zlib import crc32
 
 import msgspec
 
+from noria.core.decoding import decodable
+
 TALLIES = "tallies"
 """The collection of the servers' totals: key `MODEL/NUMBER/SERVER`, see `tally_key`.
 
@@ -36,6 +38,7 @@ class Group(msgspec.Struct, array_like=True):
     log_seconds: float = 0.0
 
 
+@decodable
 class Tally(msgspec.Struct, omit_defaults=True):
     """The totals of one variant on one server.
 
@@ -95,6 +98,7 @@ class Tally(msgspec.Struct, omit_defaults=True):
         return made
 
 
+@decodable
 class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
     """An answer that a variant gave.
 

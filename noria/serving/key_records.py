@@ -26,6 +26,7 @@ from noria.core import (
     check_name,
     to_iso,
 )
+from noria.core.decoding import decodable
 from noria.core.time import SECOND
 from noria.serving.rates import Rate, parse_rate
 from noria.serving.scopes import parse_scopes
@@ -47,6 +48,7 @@ class Issued:
     until: int | None = None
 
 
+@decodable
 @dataclass(frozen=True)
 class ApiKey:
     """What is known of a name.

@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 
 from noria.core import Clock
+from noria.core.decoding import decodable
 from noria.features.reads import GroupRead
 
 _PARTS = 16
 """Segments that fill the room there is."""
 
 
+@decodable
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request that was recorded with its answer.
 

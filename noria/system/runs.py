@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from noria.core import Clock, Outcome, fingerprint
+from noria.core.decoding import decodable
 from noria.storage import Put, Records
 
 RUNS = "runs"
@@ -25,6 +26,7 @@ FRESH, RUNNING, SUCCEEDED, FAILED, SKIPPED, INTERRUPTED = (
 )
 
 
+@decodable
 @dataclass(frozen=True)
 class ComponentRun:
     """One run of one component.
