@@ -51,9 +51,8 @@ def export_version(workspace: Workspace, version: ModelVersion, folder: Path) ->
 def _write(workspace: Workspace, version: ModelVersion, outputs: dict[str, str], folder: Path) -> None:
     schema = Schema.of(version.spec["inputs"])
     model = version.spec.get("model") or {"format": "pickle", "libraries": {}}
-    kept_files = [name for name in ModelRegistry.of(workspace).files(version) if name.startswith("model.")]
     for name, file in ModelRegistry.of(workspace).files(version).items():
-        if name in kept_files:
+        if name.startswith("model."):
             shutil.copyfile(file, folder / DATA / name)
     spec = {"model": model, "inputs": version.spec["inputs"], "steps": version.spec["steps"]}
     example = (version.signature.example or {}).get("instances", [])
