@@ -31,7 +31,10 @@ def export_version(workspace: Workspace, version: ModelVersion, folder: Path) ->
         NoriaError: the model can't be loaded here.
     """
     if version.servable != "tabular":
-        raise ConfigError(f"model {version.label} is a {version.servable}, and only models of tables can be exported")
+        raise ConfigError(
+            f"model {version.label} is a {version.servable}, and only models of tables can be exported",
+            hint="name a version that `noria predict` answers with",
+        )
     if folder.exists():
         raise ConfigError(f"{folder} is there already", hint="name a folder that isn't")
     estimator = estimator_of(version, workspace)  # so that nothing is exported that can't be loaded

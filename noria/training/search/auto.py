@@ -92,7 +92,11 @@ class Auto:
         storage = open_storage(lesson.directory)
         chosen = {f: f.missing(problem) for f in FAMILIES if self.families is None or f.name in self.families}
         if all(chosen.values()):
-            raise ConfigError(f"no family can be tried: {', '.join(set(chosen.values()))}", field="families")
+            raise ConfigError(
+                f"no family can be tried: {', '.join(set(chosen.values()))}",
+                hint=f"leave families= out, or name others: {', '.join(family.name for family in FAMILIES)}",
+                field="families",
+            )
         plain = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=False)))
         columns = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=True)))
         pairs = masks(lesson, self.folds or folds_for(len(lesson)), is_regression=problem.is_regression)
