@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noria.cli.project import load_system
-from noria.cli.show import json_out, out, say
+from noria.cli.show import VERDICTS, json_out, out, say
 from noria.core import ConfigError, ConflictError, GateError, NoriaError, Settings
 from noria.registry import Gate, ModelRegistry, ModelVersion, Verdict, parse_label
 from noria.storage import Workspace
@@ -76,9 +76,8 @@ def gates_of(project: str, version: ModelVersion) -> Sequence[Gate]:
 
 def tell(verdicts: Sequence[Verdict]) -> None:
     """What each gate says, a line each."""
-    words = {True: "passed", False: "failed", None: "not judged"}
     for one in verdicts:
-        out(f"  {words[one.passed]}  {one.gate}: {one.why}")
+        out(f"  {VERDICTS[one.passed]}  {one.gate}: {one.why}")
 
 
 def alias(options: Namespace) -> int:

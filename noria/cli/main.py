@@ -11,8 +11,7 @@ from typing import TypeAlias
 
 import noria
 from noria.cli.deployment_words import add_deployments
-from noria.cli.model_words import add_decisions, add_reproduce, add_versions
-from noria.cli.registry_gc import add_gc
+from noria.cli.model_words import add_decisions, add_gc, add_reproduce, add_versions
 from noria.cli.server_words import add_servers
 from noria.core.errors import NoriaError
 
@@ -192,6 +191,7 @@ def _add_features(commands: _Commands, project: argparse.ArgumentParser) -> None
 
 def _add_models(commands: _Commands, project: argparse.ArgumentParser) -> None:
     models = _add(commands, "models", "versions:listing", "list, show, compare, name and promote models", project)
+    models.set_defaults(json=False)
     actions = models.add_subparsers(title="actions", metavar="ACTION")
     add_versions(actions, project, _add)
     dataset = _add(

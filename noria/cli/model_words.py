@@ -55,6 +55,20 @@ def add_decisions(actions: Any, project: argparse.ArgumentParser, add: Callable[
         add(actions, name, f"decisions:{name}", what, project, reason).add_argument("label", metavar="MODEL@VERSION")
 
 
+def add_gc(actions: Any, project: argparse.ArgumentParser, add: Callable[..., Any]) -> None:
+    """Add `noria models gc`."""
+    gc = add(actions, "gc", "registry_gc:gc", "remove files that no version refers to", project)
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    gc.add_argument(
+        "--older-than",
+        default="1d",
+        metavar="DURATION",
+        help="leave younger ones: a run may be about to need them (1d)",
+    )
+    gc.add_argument("--empty", action="store_true", help="even if the registry has no version at all")
+    gc.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
 def add_reproduce(commands: Any, project: argparse.ArgumentParser, add: Callable[..., Any]) -> None:
     """Add `noria reproduce`."""
     what = "make a model version again from the registry, and compare it bit for bit"

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from noria.cli.project import load_system
 from noria.cli.show import json_out, out, say, table
-from noria.core import (
-    ConfigError,
-    NoriaError,
-    NotFoundError,
-    RequestError,
-    Settings,
-    StorageError,
-)
+from noria.cli.whole import whole
+from noria.core import ConfigError, NoriaError, NotFoundError, RequestError, Settings
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import Servable, load_servable
 from noria.storage import Workspace
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def dataset(options: Namespace) -> int:
@@ -36,7 +26,8 @@ def dataset(options: Namespace) -> int:
         version = ModelRegistry.of(workspace).get(options.label)
         made = rebuild_dataset(workspace, version)
     if options.out:
-        _write_parquet(made.frame, Path(options.out))
+        with whole(Path(options.out)) as half:
+            made.frame.write_parquet(half)
     if options.json:
         found = {"model": version.label, "same": True, "digest": made.digest, "versions": made.versions}
         json_out({**found, "rows": len(made.frame), "columns": made.frame.columns, "file": options.out})
@@ -47,19 +38,6 @@ def dataset(options: Namespace) -> int:
     if options.out:
         out(f"  written to {options.out}")
     return 0
-
-
-def _write_parquet(frame: pl.DataFrame, file: Path) -> None:
-    """Whole or not at all."""
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        frame.write_parquet(half)
-        half.replace(file)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise StorageError(
-            f"{file} can't be written: {error}", hint="is the folder there, and the disk full?"
-        ) from error
 
 
 def recommend(options: Namespace) -> int:

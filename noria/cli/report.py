@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import webbrowser
 from argparse import Namespace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import msgspec
 
 from noria.cli.show import json_out, out, table
-from noria.core import NotFoundError, Settings, StorageError
+from noria.cli.whole import whole
+from noria.core import NotFoundError, Settings
 from noria.registry import ModelRegistry, ModelVersion
 from noria.storage import Workspace
 from noria.training.bootstrap import Interval
@@ -36,7 +36,10 @@ def report(options: Namespace) -> int:
         out(summary(found, version.label))
         return 0
     file = Path(options.out) if options.out else folder / f"{version.name}-{version.version}.html"
-    _write(page(found, version.label), file, make=not options.out)
+    with whole(file) as half:
+        if not options.out:
+            folder.mkdir(parents=True, exist_ok=True)
+        half.write_text(page(found, version.label), "utf-8")
     out(f"{version.label}: {file}")
     if options.open and not webbrowser.open(file.resolve().as_uri()):
         out("no browser was found here: open that file in one")
@@ -99,18 +102,3 @@ def _worst(evaluation: dict[str, Any]) -> list[str]:
 
 def _interval(one: dict[str, Any]) -> str:
     return interval_text(Interval(one["value"], one["low"], one["high"]))
-
-
-def _write(text: str, file: Path, *, make: bool) -> None:
-    """Whole or not at all."""
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        if make:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(text, "utf-8")
-        half.replace(file)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise StorageError(
-            f"{file} can't be written: {error}", hint="is the folder there, and the disk full?"
-        ) from error

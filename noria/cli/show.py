@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+VERDICTS = {True: "passed", False: "failed", None: "not judged"}
+"""What is said of gates."""
+
 
 def out(text: str = "") -> None:
     """A line of results."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
-from noria.cli.show import json_out, out, table
+from noria.cli.show import VERDICTS, json_out, out, table
 from noria.core import Settings, to_iso
 from noria.registry import AuditEntry, ModelRegistry, ModelVersion
 from noria.registry.difference import difference, flat, metric_values
+from noria.registry.gates import size_text
 from noria.storage import Workspace
 
 _WIDTH = 100
@@ -27,7 +28,7 @@ def listing(options: Namespace) -> int:
         names = registry.models()
         states = {name: registry.states(name) for name in names}
         found = [version for name in names for version in registry.versions(name)]
-    if getattr(options, "json", False):
+    if options.json:
         json_out([_listed(version, names, states) for version in found])
     elif not found:
         out("no models yet: call `noria run`")
@@ -80,7 +81,7 @@ def show(options: Namespace) -> int:
     about = (
         f"{version.servable}, registered {to_iso(version.created)[:16].replace('T', ' ')} UTC by run {version.run_id}"
     )
-    out(f"  {about}; {len(version.files)} files, {_bytes(size)}")
+    out(f"  {about}; {len(version.files)} files, {size_text(size)}")
     for title, lines in _sections(version, verdicts, entries):
         out(f"\n{title}")
         out("\n".join(lines))
@@ -94,8 +95,7 @@ def _sections(
 ) -> Iterator[tuple[str, list[str]]]:
     yield "metrics", _metrics(version)
     if verdicts:
-        words = {True: "passed", False: "failed", None: "not judged"}
-        yield "gates", _filled((words[one["passed"]], f"{one['gate']}: {one['why']}") for one in verdicts)
+        yield "gates", _filled((VERDICTS[one["passed"]], f"{one['gate']}: {one['why']}") for one in verdicts)
     yield "model", _filled(_model(version))
     yield "made of", _filled(_made_of(version))
     code = {name: value[:12] if name == "git" else value for name, value in version.lineage.code.items()}
@@ -206,11 +206,3 @@ def _filled(rows: Any) -> list[str]:
         lines.append(f"  {title.ljust(width)}{first}".rstrip())
         lines += [f"  {' ' * width}{part}" for part in rest]
     return lines
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} GB"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from html import escape
+from importlib import resources
 from typing import Any, TypeAlias
 
 _VOID = frozenset({"br", "hr", "input", "meta", "link"})
@@ -48,3 +50,10 @@ def tag(name: str, /, *children: Child, **attributes: Any) -> Markup:
             parts.append(f'{word}="{escape(str(value))}"')
     start = f"<{' '.join(parts)}>"
     return Markup(start if name in _VOID else f"{start}{text(children)}</{name}>")
+
+
+@cache
+def style(package: str) -> Markup:
+    """The contents of a page's `style`: what all pages of noria share, and the package's own `style.css`."""
+    sheets = (resources.files(one).joinpath("style.css").read_text("utf-8") for one in ("noria.core", package))
+    return Markup("".join(sheets))

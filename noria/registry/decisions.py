@@ -147,21 +147,13 @@ class Decisions:
         self._version(name, version)
         self._change(name, lambda model: _Change(model, [deed], self._judged(name, deed)), who)
 
-    def reject(
-        self,
-        name: str,
-        version: int,
-        *,
-        why: str = "",
-        who: str | None = None,
-        verdicts: Sequence[dict[str, Any]] = (),
-    ) -> None:
+    def reject(self, name: str, version: int, *, why: str = "", who: str | None = None) -> None:
         """Say that a version is unfit to answer: nothing can be pointed at it until it is restored.
 
         Raises:
             ConflictError: its state doesn't allow it, or it has an alias.
         """
-        self._set_aside(name, version, "rejected", Deed("reject", version, why, verdicts), who)
+        self._set_aside(name, version, "rejected", Deed("reject", version, why), who)
 
     def retire(self, name: str, version: int, *, why: str = "", who: str | None = None) -> None:
         """Say that a version has had its time. Its files stay; no rollback leads to it until it is restored.
@@ -224,7 +216,7 @@ class Decisions:
                     hint=f"end it first: noria deployment abort {name}",
                 )
             left = aliases.set_aside(model, name, version)
-            return _Change(left, [deed], [_mark(name, version, state), *self._judged(name, deed)])
+            return _Change(left, [deed], [_mark(name, version, state)])
 
         self._version(name, version)
         self._change(name, plan, who)

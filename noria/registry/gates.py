@@ -204,7 +204,7 @@ class SizeUnder(_Kept):
         return Needs()
 
     def judge(self, candidate: Evidence, champion: Evidence | None) -> Verdict:
-        return Verdict(f"size under {_bytes(self.size)}", candidate.size < self.size, _bytes(candidate.size))
+        return Verdict(f"size under {size_text(self.size)}", candidate.size < self.size, size_text(candidate.size))
 
 
 def better(metric: str, *, by: float = 0.0, sure: bool = False) -> Better:
@@ -272,7 +272,8 @@ def _quantity(text: str, units: Mapping[str, float], what: str, examples: str) -
     return float(found[1]) * units[found[2]]
 
 
-def _bytes(size: float) -> str:
+def size_text(size: float) -> str:
+    """Bytes for people: `1.2 MB`."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -81,13 +81,8 @@ def baselines(given: Given) -> dict[str, Guess]:
     """All that there are for these rows, by name."""
     targets = _Targets.of(given)
     simple = targets.guess(np.zeros(len(given.taught), np.int64), np.zeros(len(given.truth), np.int64), given.taught)
-    found = {
-        **(
-            {"mean": Guess("the mean", simple)}
-            if given.classes is None
-            else {"majority": Guess("the most frequent class", simple)}
-        )
-    }
+    name, title = ("mean", "the mean") if given.classes is None else ("majority", "the most frequent class")
+    found = {name: Guess(title, simple)}
     if given.keys and given.train_times is not None:
         found["last"] = Guess("each entity's last value", _last(given, targets, simple))
     if len(given.inputs) > 1:

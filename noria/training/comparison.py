@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.registry import ModelVersion
+from noria.registry.difference import metric_values
 from noria.training.answers import Answers
 from noria.training.bootstrap import Rows, intervals, metric_tasks
 from noria.training.metrics import METRICS, judge
@@ -67,13 +68,12 @@ def refound(
     same = difference((old, old_scores), (new, new_scores))[0] == 0
     drawn = Rows(len(truth), seed=int(version.parameters.get("seed", 0)))
     found = {}
-    for name, registered in version.metrics.items():
+    for name, registered in metric_values(version).items():
         if name not in METRICS or (METRICS[name].needs_scores and (old_scores is None or new_scores is None)):
             continue
-        value = float(registered[0] if isinstance(registered, list) else registered)
         low, high = (kept.get(name, {}).get(end) for end in ("low", "high"))
         if (low is None or high is None) and not same:
             ((interval,), _) = intervals(metric_tasks([name], Answers.of(truth, old, old_scores)), drawn)
             low, high = interval.low, interval.high
-        found[name] = Refound(value, float(judge((name,), truth, new, new_scores)[name]), low, high)
+        found[name] = Refound(float(registered), float(judge((name,), truth, new, new_scores)[name]), low, high)
     return found

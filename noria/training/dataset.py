@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -231,6 +231,11 @@ def parts_of(registry: ModelRegistry, version: ModelVersion, rows: int) -> tuple
     packed = zlib.decompress(registry.files(version)[PARTS_FILE].read_bytes())
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=2 * rows).astype(np.bool_)
     return bits[:rows], bits[rows:]
+
+
+def part_mask(frame: pl.DataFrame, part: Literal["train", "test"]) -> NDArray[np.bool_]:
+    """Which rows of a rebuilt training set taught, or judged."""
+    return (frame[PART] == part).fill_null(False).to_numpy()
 
 
 def _with_parts(frame: pl.DataFrame, registry: ModelRegistry, version: ModelVersion) -> pl.DataFrame:

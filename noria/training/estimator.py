@@ -40,9 +40,9 @@ def definition(estimator: Estimator) -> dict[str, Any]:
     return {"class": name, "parameters": fingerprint(pickle.dumps(estimator).hex())}
 
 
-def scores(estimator: Estimator, matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def scores(estimator: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """The probability of the second class, [n]; None unless the estimator tells two classes apart."""
-    if not hasattr(estimator, "predict_proba") or len(getattr(estimator, "classes_", ())) != 2:
+    if not _has_scores(estimator):
         return None
     return np.asarray(estimator.predict_proba(matrix), dtype=np.float64)[:, 1]
 
@@ -52,8 +52,12 @@ def output_types(estimator: Estimator) -> dict[str, str]:
     classes = getattr(estimator, "classes_", None)
     kind = "f" if classes is None else np.asarray(classes).dtype.kind
     predictions = {"b": "bool", "i": "int64", "u": "int64", "f": "float64"}.get(kind, "str")
-    has_scores = hasattr(estimator, "predict_proba") and classes is not None and len(classes) == 2
-    return {"predictions": predictions, **({"scores": "float64"} if has_scores else {})}
+    return {"predictions": predictions, **({"scores": "float64"} if _has_scores(estimator) else {})}
+
+
+def _has_scores(estimator: Estimator) -> bool:
+    classes = getattr(estimator, "classes_", None)  # None also in a TorchModule that predicts numbers
+    return hasattr(estimator, "predict_proba") and classes is not None and len(classes) == 2
 
 
 def _plain(value: Any) -> Any:

@@ -157,15 +157,14 @@ def evaluate(trial: Trial) -> Evaluation:
     entity, rows = _rows(trial, shown)
     rivals = {name: guesses[name].answers for name, values in scored.items() if names[0] in values}
     metrics, differences = _judged(names, answers, rivals, rows)
-    is_better, verdict = _verdict(
-        names[0], metrics, differences, scored, {name: guess.title for name, guess in guesses.items()}
-    )
+    titles = {name: guess.title for name, guess in guesses.items()}
+    is_better, verdict = _verdict(names[0], metrics, differences, scored, titles)
     columns = sliced(shown, trial.slices, trial.inputs, trial.time)
     return Evaluation(
         answers,
         metrics,
         scored,
-        {name: guess.title for name, guess in guesses.items()},
+        titles,
         differences,
         _sliced(columns, names, answers, rows),
         entity,

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from noria.core import DataError, NoriaError, NotFoundError
 from noria.registry import ModelRegistry, ModelVersion
+from noria.registry.difference import metric_values
 from noria.registry.evidence import Evidence, Needs
 from noria.storage import Workspace
 from noria.training.answers import Answers
 from noria.training.bootstrap import Rows, Task, intervals
-from noria.training.dataset import PART, TARGET, parts_of, rebuild_dataset, selection_of
+from noria.training.dataset import PART, TARGET, part_mask, parts_of, rebuild_dataset, selection_of
 from noria.training.metrics import METRICS, check_answers
 from noria.training.servable import TabularServable
 from noria.training.servable import load as load_servable
@@ -78,7 +79,7 @@ def _recorded(version: ModelVersion) -> Evidence:
     """What was written down when the version was registered."""
     kept = version.parameters.get("evaluation") or {}
     figures = {name: one for name, one in (kept.get("metrics") or {}).items() if one.get("value") is not None}
-    values = {name: float(v[0] if isinstance(v, list) else v) for name, v in version.metrics.items()}
+    values = {name: float(value) for name, value in metric_values(version).items()}
     intervals = {name: (float(v[1]), float(v[2])) for name, v in version.metrics.items() if isinstance(v, list)}
     for name, one in figures.items():
         values[name] = float(one["value"])
@@ -130,7 +131,7 @@ def _made_again(workspace: Workspace, version: ModelVersion) -> TestRows:
     frame = rebuild_dataset(workspace, version).frame
     if PART not in frame.columns or TARGET not in frame.columns:
         raise NotFoundError(f"{version.label} doesn't say which rows judged it")
-    return TestRows(frame.drop(PART), (frame[PART] == "test").fill_null(False).to_numpy())
+    return TestRows(frame.drop(PART), part_mask(frame, "test"))
 
 
 def _rows_of_champion(

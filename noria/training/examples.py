@@ -76,12 +76,14 @@ def join(pipeline: ModelTrainingPipeline, workspace: Workspace, chosen: Selectio
 
 def examples_of(pipeline: ModelTrainingPipeline, frame: pl.DataFrame, skipped: int = 0) -> Examples:
     """Rows that have been joined."""
-    times = None
-    if pipeline.labels.time is not None:
-        times = frame[pipeline.labels.time].dt.timestamp("us").to_numpy().astype(np.int64)
     entities = None if pipeline.entity is None else _numbers(frame[pipeline.entity])
     inputs = frame.select(pipeline.input_schema().names)
-    return Examples(frame, inputs, frame[TARGET].to_numpy(), times, skipped, entities)
+    return Examples(frame, inputs, frame[TARGET].to_numpy(), times_of(frame, pipeline.labels.time), skipped, entities)
+
+
+def times_of(frame: pl.DataFrame, time: str | None) -> NDArray[np.int64] | None:
+    """[rows] event times in microseconds; None without a column for them."""
+    return None if time is None else frame[time].dt.timestamp("us").to_numpy().astype(np.int64)
 
 
 def _numbers(entities: pl.Series) -> NDArray[Any]:

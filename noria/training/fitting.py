@@ -261,10 +261,26 @@ def _learned(
     means: _Means,
     directory: Path | None = None,
 ) -> Learned:
-    lesson = _lesson(pipeline, examples, train, means.seed, means.progress)
-    check_lesson(pipeline.name, lesson)
-    lesson = replace(lesson, name=pipeline.name, directory=directory, compute=means.compute)
-    return learn(pipeline.model, lesson)
+    everything = Lesson(
+        examples.inputs,
+        examples.target,
+        pipeline.input_schema(),
+        steps=pipeline.steps,
+        metric=pipeline.metrics[0],
+        seed=means.seed,
+        times=examples.times,
+        entities=examples.entities,
+        split=pipeline.split,
+        early_stopping=pipeline.early_stopping,
+        directory=directory,
+        progress=means.progress,
+        name=pipeline.name,
+        compute=means.compute,
+    )
+    part = everything.part(train)
+    weights = row_weights(pipeline.weights, pipeline.class_weight, part.times, part.target)
+    check_lesson(pipeline.name, part)
+    return learn(pipeline.model, replace(part, weights=weights))
 
 
 def _fold_values(pipeline: ModelTrainingPipeline, examples: Examples, fold: Fold, means: _Means) -> dict[str, float]:
@@ -318,26 +334,6 @@ def _kept(pipeline: ModelTrainingPipeline, workspace: Workspace, made_of: dict[s
     """The folder of a run that was killed, if it was of the same definition on the same rows; else a new one's."""
     key = fingerprint([pipeline.definition_hash(), made_of["digest"], seed])
     return workspace.settings.state_dir / "learning" / pipeline.name / key
-
-
-def _lesson(
-    pipeline: ModelTrainingPipeline, examples: Examples, train: NDArray[np.bool_], seed: int, progress: Progress
-) -> Lesson:
-    everything = Lesson(
-        examples.inputs,
-        examples.target,
-        pipeline.input_schema(),
-        steps=pipeline.steps,
-        metric=pipeline.metrics[0],
-        seed=seed,
-        times=examples.times,
-        entities=examples.entities,
-        split=pipeline.split,
-        early_stopping=pipeline.early_stopping,
-        progress=progress,
-    )
-    part = everything.part(train)
-    return replace(part, weights=row_weights(pipeline.weights, pipeline.class_weight, part.times, part.target))
 
 
 def _definitions(pipeline: ModelTrainingPipeline) -> dict[str, str]:

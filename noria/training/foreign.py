@@ -28,7 +28,7 @@ def import_onnx(workspace: Workspace, file: Path, name: str) -> ModelVersion:
         run_id = f"onnx-{sha256(file.read_bytes()).hexdigest()[:32]}"
         estimator = read_graph(file)
     except OSError as error:
-        raise DataError(f"{file} can't be read: {error.strerror}") from error
+        raise DataError(f"{file} can't be read: {error.strerror}", hint="is that its name?") from error
     schema = Schema.of(dict.fromkeys(estimator.names, "float64?"))
     return register_estimator(workspace, name, estimator, schema, file, run_id)
 

@@ -6,6 +6,7 @@ ways in which that happens; what it finds is written down with the version, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import DataError
+from noria.training.ranking import roc_area
 
 ROWS = 20_000
 """Training rows on which features are looked at alone."""
@@ -143,8 +145,8 @@ def giveaways(inputs: pl.DataFrame, target: NDArray[Any], train: NDArray[np.bool
     found = {}
     for column in some.iter_columns():
         bins = _binned(column, known)
-        score = None if bins is None else _score(bins, aims, known, is_number=truth.dtype.kind == "f")
-        if score is not None and score >= GIVEAWAY:
+        score = math.nan if bins is None else _score(bins, aims, known, is_number=truth.dtype.kind == "f")
+        if score >= GIVEAWAY:
             found[column.name] = score
     return found
 
@@ -176,10 +178,8 @@ def _binned(column: pl.Series, known: NDArray[np.bool_]) -> NDArray[np.int64] | 
     return np.where(np.isnan(values), 0, 1 + np.searchsorted(distinct, values)).astype(np.int64)
 
 
-def _score(
-    bins: NDArray[np.int64], aims: NDArray[np.float64], known: NDArray[np.bool_], is_number: bool
-) -> float | None:
-    """How well the bins' means predict the other half; None where there is nothing to tell apart."""
+def _score(bins: NDArray[np.int64], aims: NDArray[np.float64], known: NDArray[np.bool_], is_number: bool) -> float:
+    """How well the bins' means predict the other half; NaN where there is nothing to tell apart."""
     size, judged = int(bins.max()) + 1, ~known
     rows = np.bincount(bins[known], minlength=size)
     means = aims[known].mean(axis=0)
@@ -188,22 +188,12 @@ def _score(
     guess, truth = table[bins[judged]], aims[judged]
     if is_number:
         spread = float(((truth - truth.mean()) ** 2).sum())
-        return None if spread == 0 else 1 - float(((truth - guess) ** 2).sum()) / spread
+        return math.nan if spread == 0 else 1 - float(((truth - guess) ** 2).sum()) / spread
     if aims.shape[1] == 1:
-        return _auc(truth[:, 0] > 0, guess[:, 0])
+        return float(roc_area(truth[:, 0] > 0, guess[:, 0])(np.ones((1, len(guess))))[0])
     wrong = float((truth.argmax(axis=1) != guess.argmax(axis=1)).mean())
     blind = 1 - float(truth.mean(axis=0).max())
-    return None if blind == 0 else 1 - wrong / blind
-
-
-def _auc(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None:
-    """The area under the ROC curve, ties halved, by ranks."""
-    count = int(positive.sum())
-    if count in (0, len(positive)):
-        return None
-    _, number, ties = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[number]
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(positive) - count)))
+    return math.nan if blind == 0 else 1 - wrong / blind
 
 
 def _giveaway(name: str, score: float, target: NDArray[Any]) -> str:

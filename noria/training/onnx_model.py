@@ -195,7 +195,7 @@ def labels_of(data: bytes) -> list[Any] | None:
     """The labels of the classes in a graph's last operator that has some; None if it predicts numbers.
 
     Raises:
-        DataError: it isn't a graph of ONNX.
+        DataError: it isn't a graph of ONNX, or doesn't say all that its operators mean.
         MissingExtraError: the package `onnx` isn't installed.
     """
     try:
@@ -203,14 +203,22 @@ def labels_of(data: bytes) -> list[Any] | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("onnx", "onnx", "importing a model in ONNX") from error
     try:
-        graph = onnx.load_model_from_string(data).graph
+        model = onnx.load_model_from_string(data)
     except Exception as error:  # of the package that reads its messages
         raise DataError(
             f"it is not a graph of ONNX: {_said(error)}", hint="name the file that ends in .onnx"
         ) from error
-    if len(graph.output) < 2:
+    known = {one.domain or "ai.onnx" for one in model.opset_import}
+    for node in model.graph.node:
+        domain = node.domain or "ai.onnx"
+        if domain not in known:  # ONNX Runtime would take the newest; it is what a file that is cut off lacks
+            raise DataError(
+                f"it doesn't say of which version of {domain} its operator {node.op_type} is",
+                hint="is the file whole? onnx.checker.check_model tells",
+            )
+    if len(model.graph.output) < 2:
         return None
-    for node in reversed(graph.node):
+    for node in reversed(model.graph.node):
         for one in node.attribute:
             if one.name.startswith("classlabels_") and (one.ints or one.strings):
                 return list(one.ints) or [text.decode() for text in one.strings]

@@ -187,15 +187,13 @@ class ModelTrainingPipeline:
             "steps": [step.to_dict() for step in self.steps],
             "split": self.split.to_dict(),
             "metrics": list(self.metrics),
-            **(
-                {"slices": [one if isinstance(one, str) else asdict(one) for one in self.slices]} if self.slices else {}
-            ),
             **self._options(),
         }
 
     def _options(self) -> dict[str, Any]:
         """What is set of what needn't be: a new option makes no old model stale."""
-        options: dict[str, Any] = {"early_stopping": self.early_stopping}
+        slices = [one if isinstance(one, str) else asdict(one) for one in self.slices]
+        options: dict[str, Any] = {"slices": slices or None, "early_stopping": self.early_stopping}
         options["weights"] = None if self.weights is None else self.weights.to_dict()
         given = self.class_weight
         options["class_weight"] = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else given

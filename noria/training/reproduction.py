@@ -11,17 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from noria.core import DataError, NoProgress, NoriaError, Progress, Schema, task
 from noria.registry import ModelRegistry, ModelVersion, code_state
 from noria.storage import Workspace
 from noria.training.comparison import Answered, Refound, difference, refound
-from noria.training.dataset import PART, TARGET, Dataset, rebuild_dataset
+from noria.training.dataset import TARGET, Dataset, part_mask, rebuild_dataset
 from noria.training.evidence import TABULAR, answers
-from noria.training.examples import examples_of
+from noria.training.examples import examples_of, times_of
 from noria.training.fitting import fit
 from noria.training.formats import keep
 from noria.training.formats.format import Kept
@@ -167,10 +165,10 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
         steps=steps,
         metric=str(kept["metrics"][0]) if kept.get("metrics") else "",
         seed=seed,
-        times=_times(version, frame),
+        times=times_of(frame, version.lineage.dataset["time"]),
     )
     try:
-        learned = fit_once(estimator, lesson.part(_part(frame, "train")))
+        learned = fit_once(estimator, lesson.part(part_mask(frame, "train")))
     except (TypeError, ValueError) as error:  # another version of the library refuses the parameters
         raise DataError(f"its estimator refuses to be fitted now: {error}") from error
     notes = []
@@ -180,15 +178,6 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
     if "class" not in (kept.get("model") or {}):
         notes.append("a learner found its parameters: they were fitted again, and not looked for again")
     return _Made(learned, "registry", tuple(notes))
-
-
-def _times(version: ModelVersion, frame: pl.DataFrame) -> NDArray[np.int64] | None:
-    time = version.lineage.dataset["time"]
-    return None if time is None else frame[time].dt.timestamp("us").to_numpy().astype(np.int64)
-
-
-def _part(frame: pl.DataFrame, part: str) -> NDArray[np.bool_]:
-    return (frame[PART] == part).fill_null(False).to_numpy()
 
 
 def _answers(version: ModelVersion, learned: Learned, frame: pl.DataFrame) -> Answered:
@@ -201,7 +190,7 @@ def _compared(
     workspace: Workspace, version: ModelVersion, dataset: Dataset, made: _Made, then: Answered, now: Answered
 ) -> Reproduction:
     changed, largest = difference(then, now)
-    metrics = refound(version, dataset.frame[TARGET].to_numpy(), _part(dataset.frame, "test"), then, now)
+    metrics = refound(version, dataset.frame[TARGET].to_numpy(), part_mask(dataset.frame, "test"), then, now)
     libraries = _moved(version, code_state(workspace.settings.root))
     outcome: Literal["identical", "equivalent", "different"] = "different"
     if changed == 0:

@@ -90,7 +90,6 @@ class TabularServable:
         self.lookup = None if self._lookup is None else self._lookup_schema()
         self._inputs_by_name = {field.name: field for field in inputs.schema}
         self._lookup_by_name = {field.name: field for field in self.lookup or ()}
-        self._looks_up = self._lookup is not None
         self._has_uuids = any(field.dtype == "uuid" for field in inputs.schema)
         self._request = self._request_type()
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._request)
@@ -117,9 +116,9 @@ class TabularServable:
             if numbers is not None and len(numbers) <= MAX_ROWS:
                 return Numbers(numbers, self.inputs)
         request: Any = decode(self._decoder, body)
-        entities = request.entities if self._looks_up else None
+        entities = request.entities if self.lookup is not None else None
         if (request.instances is None) == (entities is None):
-            ways = "exactly one of instances and entities" if self._looks_up else "instances"
+            ways = "exactly one of instances and entities" if self.lookup is not None else "instances"
             raise RequestError(f"the body must have {ways}", status=422, field="instances", hint="see /openapi.json")
         return request
 
@@ -149,11 +148,9 @@ class TabularServable:
         return [str(getattr(entity, key)) for entity in request.entities]
 
     def part(self, operation: str, request: Any, places: Sequence[int]) -> Any:
-        part = self._request(**dict.fromkeys(self._request.__struct_fields__))
-        for name in self._request.__struct_fields__:
-            rows = getattr(request, name)
-            setattr(part, name, None if rows is None else [rows[place] for place in places])
-        return part
+        given = {name: getattr(request, name) for name in self._request.__struct_fields__}
+        parts = {name: None if rows is None else [rows[at] for at in places] for name, rows in given.items()}
+        return self._request(**parts)
 
     def joined(self, operation: str, answers: Sequence[tuple[Sequence[int], Answer]]) -> Answer:
         count = sum(len(places) for places, _ in answers)

@@ -110,7 +110,11 @@ def _by(frame: pl.DataFrame, one: Slice, time: str | None) -> Sliced:
         return _by_values(one, frame[one])
     step, form = _EVERY[one.every]
     if not frame.schema[column].is_temporal():
-        raise ConfigError(f"slices by {one.every} need instants, and {column!r} is {frame.schema[column]}")
+        raise ConfigError(
+            f"slices by {one.every} need instants, and {column!r} is {frame.schema[column]}",
+            hint=f"name a column with dates or timestamps, or slice by its values: slices=[{column!r}]",
+            field="slices",
+        )
     text = frame.select(pl.col(column).dt.truncate(step).dt.strftime(form)).to_series()
     return _coded(f"{one.every} of {column}", text, text.drop_nulls().unique().sort().to_list()[-MOST_VALUES:])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from noria.core import ConfigError
 Mask = NDArray[np.bool_]
 Fold = tuple[Mask, Mask]
 """The rows that teach and the rows that judge; a row may be in neither."""
+Times: TypeAlias = NDArray[np.int64] | None
+Values: TypeAlias = NDArray[Any] | None
 
 
 class Split(Protocol):
@@ -23,14 +25,7 @@ class Split(Protocol):
     newer than those that judge has `is_ordered = True`.
     """
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         """The training and the test rows as Boolean masks of length `rows`: no row in both, some rows in each.
 
         Args:
@@ -54,12 +49,12 @@ class Split(Protocol):
 class Folded(Protocol):
     """A split that judges several times; its `masks` are those of the last fold."""
 
-    def each(self, times: NDArray[np.int64] | None, rows: int) -> list[Fold]:
+    def each(self, times: Times, rows: int) -> list[Fold]:
         """The folds, the oldest first."""
         ...
 
 
-def earlier_folds(split: Split, times: NDArray[np.int64] | None, rows: int) -> Sequence[Fold]:
+def earlier_folds(split: Split, times: Times, rows: int) -> Sequence[Fold]:
     """What a split judges by besides its `masks`."""
     return split.each(times, rows)[:-1] if isinstance(split, Folded) else ()
 
@@ -96,6 +91,13 @@ def _judging(count: Any, share: float) -> NDArray[np.int64]:
     return np.clip(np.round(np.asarray(count) * share), 1, np.asarray(count) - 1).astype(np.int64)
 
 
+def _drawn(count: int, share: float, seed: int) -> Mask:
+    """The share of so many that judges, at random."""
+    drawn = np.zeros(count, dtype=np.bool_)
+    drawn[np.random.default_rng(seed).permutation(count)[: _judging(count, share)]] = True
+    return drawn
+
+
 @dataclass(frozen=True)
 class RandomSplit:
     """Judge on rows drawn at random: for rows that have no order in time and belong to nobody.
@@ -109,17 +111,9 @@ class RandomSplit:
     def __post_init__(self) -> None:
         check_share(self.test)
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         check_rows(rows)
-        test = np.zeros(rows, dtype=np.bool_)
-        test[np.random.default_rng(seed).permutation(rows)[: _judging(rows, self.test)]] = True
+        test = _drawn(rows, self.test, seed)
         return ~test, test
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,14 +135,7 @@ class StratifiedSplit:
     def __post_init__(self) -> None:
         check_share(self.test)
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         check_rows(rows)
         if target is None or target.dtype.kind == "f":
             raise ConfigError("StratifiedSplit needs a target with classes", hint="use RandomSplit for numbers")
@@ -191,14 +178,7 @@ class GroupSplit:
     def __post_init__(self) -> None:
         check_share(self.test)
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         check_rows(rows)
         if entities is None:
             raise ConfigError(
@@ -207,9 +187,7 @@ class GroupSplit:
         found, number = np.unique(entities, return_inverse=True)
         if len(found) < 2:
             raise ConfigError("all rows belong to one entity: GroupSplit can't divide them", hint="use TimeSplit")
-        chosen = np.zeros(len(found), dtype=np.bool_)
-        chosen[np.random.default_rng(seed).permutation(len(found))[: _judging(len(found), self.test)]] = True
-        test = chosen[number]
+        test = _drawn(len(found), self.test, seed)[number]
         return ~test, test
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noria.core import ConfigError
 from noria.core.time import duration
-from noria.training.splits import Fold, check_rows, check_share, plain
+from noria.training.splits import Fold, Times, Values, check_rows, check_share, plain
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,10 @@ class TimeSplit:
         check_share(self.test)
         _pause(self.embargo)
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         times = _timed(times, "TimeSplit")
         check_rows(rows)
-        place = min(rows - 1, int(np.ceil(rows * (1 - self.test))))
+        place = _first_of_newest(self.test, rows)
         cut = np.partition(times, place)[place]
         test = times >= cut
         if test.all():
@@ -94,20 +87,13 @@ class RollingSplit:
         _pause(self.embargo)
         _pause(self.window)
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         return self.each(times, rows)[-1]
 
-    def each(self, times: NDArray[np.int64] | None, rows: int) -> list[Fold]:
+    def each(self, times: Times, rows: int) -> list[Fold]:
         times = _timed(times, "RollingSplit")
         check_rows(rows)
-        places = [min(rows - 1, int(np.ceil(rows * (1 - self.test * n)))) for n in range(self.folds, 0, -1)]
+        places = [_first_of_newest(self.test * n, rows) for n in range(self.folds, 0, -1)]
         cuts = np.partition(times, sorted(set(places)))[places]
         ends = [*cuts[1:], None]
         return [self._fold(times, number, cut, ends[number]) for number, cut in enumerate(cuts)]
@@ -153,14 +139,7 @@ class LeaveLastOut:
         if self.n is not None and self.n < 1:
             raise ConfigError(f"LeaveLastOut: n={self.n!r}", hint="at least one row judges", field="n")
 
-    def masks(
-        self,
-        times: NDArray[np.int64] | None,
-        rows: int,
-        seed: int,
-        entities: NDArray[Any] | None = None,
-        target: NDArray[Any] | None = None,
-    ) -> Fold:
+    def masks(self, times: Times, rows: int, seed: int, entities: Values = None, target: Values = None) -> Fold:
         if times is None or entities is None:
             raise ConfigError("LeaveLastOut needs an event time and an entity for each row", hint="use RandomSplit")
         check_rows(rows)
@@ -179,10 +158,15 @@ class LeaveLastOut:
         return plain("leave_last_out", test=self.test if self.n is None else None, n=self.n, by=self.by)
 
 
-def _timed(times: NDArray[np.int64] | None, what: str) -> NDArray[np.int64]:
+def _timed(times: Times, what: str) -> NDArray[np.int64]:
     if times is None:
         raise ConfigError(f"{what} needs an event time", hint="give the source a Timestamp column, or use RandomSplit")
     return times
+
+
+def _first_of_newest(share: float, rows: int) -> int:
+    """The place, by time, of the first row of the newest share."""
+    return min(rows - 1, int(np.ceil(rows * (1 - share))))
 
 
 def _pause(text: str | None) -> int:

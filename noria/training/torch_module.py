@@ -73,7 +73,8 @@ class TorchModule:
     ) -> None:
         if epochs < 1 or batch < 2 or (patience is not None and patience < 1) or learning_rate <= 0:
             raise ConfigError(
-                "TorchModule: epochs and patience must be at least 1, batch at least 2, learning_rate above 0"
+                f"TorchModule({epochs=}, {batch=}, {patience=}, {learning_rate=})",
+                hint="epochs and patience are at least 1, batch is at least 2, learning_rate above 0",
             )
         self.make = make if make is None or isinstance(make, _Made) else _Made(make)
         self.hidden = tuple(hidden)

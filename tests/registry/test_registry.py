@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -74,25 +71,6 @@ def test_a_corrupt_file_is_never_loaded(registry: ModelRegistry) -> None:
         registry.files(version)
     register(registry, "b")  # the same bytes again: mended
     assert registry.files(version)["model.bin"].read_bytes() == b"model"
-
-
-def test_concurrent_registrations_lose_nothing(registry: ModelRegistry) -> None:
-    threads = [threading.Thread(target=register, args=(registry, f"run-{i}")) for i in range(20)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-    assert sorted(v.version for v in registry.versions("late")) == list(range(1, 21))
-
-
-def test_concurrent_processes_lose_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys; from noria.registry import ModelRegistry\n"
-        f"r = ModelRegistry('sqlite:///{tmp_path}/registry.db')\n"
-        "for i in range(10): r.register('late', {'m': b'x'}, servable='tabular', run_id=f'{sys.argv[1]}-{i}')\n"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(n)]) for n in range(3)]
-    assert [p.wait() for p in processes] == [0, 0, 0]
-    registry = ModelRegistry(f"sqlite:///{tmp_path}/registry.db")
-    assert sorted(v.version for v in registry.versions("late")) == list(range(1, 31))
 
 
 def test_a_registry_in_a_database_names_where_its_files_are(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -46,15 +45,3 @@ def test_many_rows_and_days_go_by_the_frame() -> None:
     rows = [(float(n),) for n in range(FEW + 5)]
     assert inputs.matrix_of_rows(rows).shape == (FEW + 5, 1)
     assert np.isnan(inputs.matrix_of_rows([(None,)])).all()
-
-
-def test_one_row_takes_microseconds() -> None:
-    frame = pl.DataFrame({f"x{n}": [1.0, None, 2.5] for n in range(20)})
-    fitted, _ = fit_steps([nr.Impute(), nr.Normalize()], frame)
-    inputs = ModelInputs(Schema.of(dict.fromkeys(frame.columns, "float64?")), fitted)
-    row = [(1.0,) * 20]
-    inputs.matrix_of_rows(row)
-    began = time.perf_counter()
-    for _ in range(1000):
-        inputs.matrix_of_rows(row)
-    print(f"\none row, 20 columns, as a matrix: {(time.perf_counter() - began) * 1000:.1f} µs")

@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 
 import noria as nr
@@ -17,7 +14,7 @@ from noria.cli.run import summary
 from noria.core import DataError, Settings
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
-from noria.training.leakage import _auc, find_leakage, giveaways
+from noria.training.leakage import find_leakage, giveaways
 
 ROWS = 2000
 RANDOM = np.random.default_rng(0)
@@ -112,16 +109,6 @@ def test_numbers_and_many_classes_are_looked_at_too() -> None:
     kinds = RANDOM.choice(["a", "b", "c"], ROWS)
     assert giveaways(NOISE.with_columns(leak=pl.Series(kinds)), kinds.astype(object), everything, 0).keys() == {"leak"}
     assert giveaways(frame.head(10), values[:10], everything[:10], 0) == {}
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
-def test_the_auc_is_scikit_learns(rows: list[tuple[bool, int]]) -> None:
-    truth, score = np.array([a for a, _ in rows]), np.array([float(b) for _, b in rows])
-    if truth.all() or not truth.any():
-        assert _auc(truth, score) is None
-        return
-    assert _auc(truth, score) == pytest.approx(roc_auc_score(truth, score))
 
 
 @pytest.fixture

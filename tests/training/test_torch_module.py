@@ -10,6 +10,7 @@ import pytest
 import noria as nr
 from noria.core import ConfigError, DataError, MissingExtraError
 from noria.training.estimator import definition, fresh_copy
+from noria.training.fast import predictor_of
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,6 +59,13 @@ def test_training_leaves_others_their_random_numbers() -> None:
 def test_the_best_epoch_stays() -> None:
     fitted = nr.TorchModule(epochs=300, patience=3, learning_rate=0.05).fit(X, Y, validation=(X[:50], ~Y[:50], None))
     assert fitted.best_epoch_ < 10
+
+
+def test_numbers_are_answered_without_scores() -> None:
+    fitted = nr.TorchModule(epochs=2).fit(X, X[:, 0])
+    predicted, scores = predictor_of(fitted).predict(X)
+    assert (predicted == fitted.predict(X)).all()
+    assert scores is None
 
 
 def test_mistakes_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:

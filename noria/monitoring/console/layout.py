@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from noria.core import NoriaError
+from noria.core.markup import style
 from noria.monitoring.console.html import Child, Markup, tag
 
 _PLACES = (
@@ -55,7 +56,7 @@ def render(page: Page, nonce: str) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{page.title} · noria"),
         tag("link", rel="icon", href="data:,"),
-        tag("style", _file("style.css"), nonce=nonce),
+        tag("style", style("noria.monitoring.console"), nonce=nonce),
     )
     body = tag(
         "body",
@@ -63,7 +64,7 @@ def render(page: Page, nonce: str) -> str:
         tag("main", page.parts, data_live=page.live),
         tag("noscript", tag("p", "Without JavaScript this page can be read; to act, use the command line.")),
         tag("dialog", id="dialog"),
-        tag("script", _file("actions.js"), nonce=nonce),
+        tag("script", _script(), nonce=nonce),
     )
     return "<!doctype html>" + tag("html", head, body, lang="en")
 
@@ -119,5 +120,5 @@ def badge(word: str, kind: str = "") -> Markup:
 
 
 @cache
-def _file(name: str) -> Markup:
-    return Markup(resources.files(__package__ or "").joinpath(name).read_text("utf-8"))
+def _script() -> Markup:
+    return Markup(resources.files(__package__ or "").joinpath("actions.js").read_text("utf-8"))

@@ -92,8 +92,7 @@ class Average:
     def train(self, job: Job, crew: Crew) -> tuple[Estimator, dict[str, Any]]:
         """The model, and how each round went."""
         found = trainee(job.estimator)
-        if found is None:
-            raise refused(job.estimator, self.name)
+        assert found is not None  # `check` has seen to it
         if isinstance(found, Once) and job.shape.classes is not None:
             check_classes(job.partition, job.target, job.shape.classes, all_of_them=True)
         sites = _Partitions(found, job, crew)

@@ -100,7 +100,9 @@ class Checkpoints:
         except OSError as error:
             if aside is not None:
                 Path(aside).unlink(missing_ok=True)
-            raise StorageError(f"the checkpoint can't be written to {self.folder}: {error}") from error
+            raise StorageError(
+                f"the checkpoint can't be written to {self.folder}: {error}", hint="is the disk full?"
+            ) from error
 
     def read(self, name: str) -> bytes | None:
         """The bytes under this name, if they belong to this work and are whole."""

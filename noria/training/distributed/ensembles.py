@@ -171,7 +171,10 @@ class Stack:
         held = held_out(job, self.held_out)
         classes = job.shape.classes
         if held.all() or not held.any():
-            raise DataError(f"{len(held)} rows are too few to hold {self.held_out:.0%} of them out")
+            raise DataError(
+                f"{len(held)} rows are too few to hold {self.held_out:.0%} of them out",
+                hint="give more rows, or another share: Stack(held_out=0.2)",
+            )
         partition = np.where(held, -1, job.partition).astype(np.int32)
         if classes is not None:
             check_classes(partition, job.target, classes, all_of_them=False)

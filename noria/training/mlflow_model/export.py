@@ -31,7 +31,10 @@ def export_version(workspace: Workspace, version: ModelVersion, folder: Path) ->
         NoriaError: the model can't be loaded here.
     """
     if version.servable != "tabular":
-        raise ConfigError(f"model {version.label} is a {version.servable}, and only models of tables can be exported")
+        raise ConfigError(
+            f"model {version.label} is a {version.servable}, and only models of tables can be exported",
+            hint="name a version that `noria predict` answers with",
+        )
     if folder.exists():
         raise ConfigError(f"{folder} is there already", hint="name a folder that isn't")
     estimator = estimator_of(version, workspace)  # so that nothing is exported that can't be loaded
@@ -51,9 +54,8 @@ def export_version(workspace: Workspace, version: ModelVersion, folder: Path) ->
 def _write(workspace: Workspace, version: ModelVersion, outputs: dict[str, str], folder: Path) -> None:
     schema = Schema.of(version.spec["inputs"])
     model = version.spec.get("model") or {"format": "pickle", "libraries": {}}
-    kept_files = [name for name in ModelRegistry.of(workspace).files(version) if name.startswith("model.")]
     for name, file in ModelRegistry.of(workspace).files(version).items():
-        if name in kept_files:
+        if name.startswith("model."):
             shutil.copyfile(file, folder / DATA / name)
     spec = {"model": model, "inputs": version.spec["inputs"], "steps": version.spec["steps"]}
     example = (version.signature.example or {}).get("instances", [])

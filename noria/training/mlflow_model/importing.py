@@ -58,7 +58,7 @@ def _ours(workspace: Workspace, folder: Path, conf: Conf, name: str, run_id: str
         inputs, steps = dict(spec["inputs"]), list(spec["steps"])
         signature = Signature(inputs, kept["outputs"], {"instances": example} if example else {})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{data / VERSION} can't be read: {error}") from error
+        raise DataError(f"{data / VERSION} can't be read: {error}", hint="export the version again") from error
     files = {file.name: file for file in data.iterdir() if file.name.startswith("model.")}
     restore(spec["model"], files, workspace.settings, f"the model in {folder}")
     contents = {file: path.read_bytes() for file, path in files.items()}
@@ -74,7 +74,9 @@ def _schema(document: Conf, estimator: Any) -> Schema:
         try:
             return schema_of(inputs)
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"the signature in {FILE} can't be read: {error}") from error
+            raise DataError(
+                f"the signature in {FILE} can't be read: {error}", hint="log it again: mlflow.models.infer_signature"
+            ) from error
     names = getattr(estimator, "feature_names_in_", None)
     count = getattr(estimator, "n_features_in_", 0)
     if names is None and not count:

@@ -14,7 +14,10 @@ DATA = "noria"
 """The folder of an exported version, and the name of its flavor."""
 VERSION = "version.json"
 
-_TO_MLFLOW = {"bool": "boolean", "float32": "float", "float64": "double", "int64": "long", "str": "string"}
+_TO_MLFLOW = {
+    "bool": "boolean", "float32": "float", "float64": "double", "int8": "integer", "int16": "integer",
+    "int32": "integer", "int64": "long", "str": "string", "uuid": "string",
+}  # fmt: skip
 _FROM_MLFLOW = {
     "boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64", "string": "str",
     "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64", "float32": "float32", "float64": "float64",
@@ -99,10 +102,8 @@ def inside(folder: Path, name: Any) -> Path:
 
 
 def _column(field: Field) -> dict[str, Any]:
-    kind = _TO_MLFLOW.get(field.dtype, "integer" if field.dtype in ("int8", "int16", "int32") else "")
-    if field.dtype == "uuid":
-        kind = "string"
-    if not kind:
+    kind = _TO_MLFLOW.get(field.dtype)
+    if kind is None:
         raise DataError(f"the input {field.name!r} is {field.dtype}, which MLflow's signatures don't know")
     if field.nullable and kind in ("integer", "long"):
         kind = "double"  # a missing whole number arrives as NaN in pandas

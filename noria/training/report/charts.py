@@ -55,38 +55,31 @@ class Plot:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    width: int = WIDTH
-    height: int = HEIGHT
 
     def at_x(self, value: float) -> float:
         """Where a value lies, in pixels."""
-        return _scaled(value, self.x, _LEFT, self.width - _RIGHT)
+        return _scaled(value, self.x, _LEFT, WIDTH - _RIGHT)
 
     def at_y(self, value: float) -> float:
         """Where a value lies, in pixels from the top."""
-        return _scaled(value, self.y, self.height - _BOTTOM, _TOP)
+        return _scaled(value, self.y, HEIGHT - _BOTTOM, _TOP)
 
     def line(self, points: Sequence[Sequence[float]], kind: str) -> Markup:
         """A line through points."""
-        path = " ".join(f"{self.at_x(x)},{self.at_y(y)}" for x, y in points)
-        return tag("polyline", points=path, class_=f"line {kind}")
+        return tag("polyline", points=self._path(points), class_=f"line {kind}")
 
     def area(self, points: Sequence[Sequence[float]], kind: str) -> Markup:
         """What is under a line."""
         floor = self.y[0]
-        return tag(
-            "polygon",
-            class_=f"area {kind}",
-            points=self._path([(points[0][0], floor), *points, (points[-1][0], floor)]),
-        )
+        around_it = [(points[0][0], floor), *points, (points[-1][0], floor)]
+        return tag("polygon", class_=f"area {kind}", points=self._path(around_it))
 
     def _path(self, points: Sequence[Sequence[float]]) -> str:
         return " ".join(f"{self.at_x(x)},{self.at_y(y)}" for x, y in points)
 
-    def dot(self, x: float, y: float, kind: str, title: str = "", radius: float = 3.5) -> Markup:
+    def dot(self, x: float, y: float, kind: str, title: str) -> Markup:
         """A point, with words for who points at it."""
-        words = tag("title", title) if title else None
-        return tag("circle", words, cx=self.at_x(x), cy=self.at_y(y), r=round(radius, 1), class_=f"dot {kind}")
+        return tag("circle", tag("title", title), cx=self.at_x(x), cy=self.at_y(y), r=3.5, class_=f"dot {kind}")
 
     def whisker(self, x: float, low: float, high: float, kind: str) -> Markup:
         """An upright interval."""
@@ -121,7 +114,7 @@ class Plot:
             y: what the axis shows.
             percent: whether the upright axis shows shares of 1 as percentages.
         """
-        bottom, right = self.height - _BOTTOM, self.width - _RIGHT
+        bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
         grid: list[Child] = []
         for value in ticks(*self.y):
             at = self.at_y(value)
@@ -134,7 +127,7 @@ class Plot:
             grid.append(tag("text", short(value), x=at, y=bottom + 15, text_anchor=anchor))
         axis = tag("line", x1=_LEFT, x2=right, y1=bottom, y2=bottom, class_="axis")
         names = [
-            tag("text", x, x=(_LEFT + right) / 2, y=self.height - 6, text_anchor="middle", class_="name"),
+            tag("text", x, x=(_LEFT + right) / 2, y=HEIGHT - 6, text_anchor="middle", class_="name"),
             tag(
                 "text",
                 y,
@@ -145,9 +138,7 @@ class Plot:
                 class_="name",
             ),
         ]
-        return _svg(
-            tag("title", title), grid, marks, axis, names, viewBox=f"0 0 {self.width} {self.height}", class_="plot"
-        )
+        return _svg(tag("title", title), grid, marks, axis, names, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="plot")
 
 
 def short(value: float) -> str:

@@ -90,8 +90,6 @@ def _scores(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> dict[st
 
 def confusion(answers: Answers) -> dict[str, Any]:
     """How often which class was taken for which; beyond `_MOST_CLASSES`, the rarest are one together."""
-    if not answers.has_classes:
-        return {}
     names = [str(name) for name in answers.classes]
     true, predicted = answers.true_codes, answers.predicted_codes
     if len(names) > _MOST_CLASSES:

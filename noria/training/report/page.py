@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import resources
 from typing import Any
 
-from noria.core.markup import Child, Markup, tag
+from noria.core.markup import Child, Markup, style, tag
 from noria.training.baselines import ONE_FEATURE
 from noria.training.evaluation import short_text
 from noria.training.metrics import METRICS
@@ -43,14 +41,9 @@ def page(report: dict[str, Any], label: str | None = None) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{name} · model report"),
         tag("link", rel="icon", href="data:,"),
-        tag("style", _style()),
+        tag("style", style("noria.training.report")),
     )
     return "<!doctype html>" + tag("html", head, tag("body", tag("main", parts)), lang="en")
-
-
-@cache
-def _style() -> Markup:
-    return Markup(resources.files(__package__ or "").joinpath("style.css").read_text("utf-8"))
 
 
 def _section(title: str, *parts: Child) -> Markup:

@@ -22,8 +22,6 @@ from noria.training.search.journal import open_storage
 from noria.training.search.report import pruning_rule
 from noria.training.search.trial import Clock
 
-OF_CLASSES = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "log_loss", "brier")
-OF_NUMBERS = ("rmse", "mae", "r2", "mape", "smape", "medae", "median_absolute_error")
 DEFAULT_MINUTES = 5.0
 FEW, MANY = 5_000, 50_000
 """Rows: with fewer than the first, five folds judge; with fewer than the second, three; else one."""
@@ -94,7 +92,11 @@ class Auto:
         storage = open_storage(lesson.directory)
         chosen = {f: f.missing(problem) for f in FAMILIES if self.families is None or f.name in self.families}
         if all(chosen.values()):
-            raise ConfigError(f"no family can be tried: {', '.join(set(chosen.values()))}", field="families")
+            raise ConfigError(
+                f"no family can be tried: {', '.join(set(chosen.values()))}",
+                hint=f"leave families= out, or name others: {', '.join(family.name for family in FAMILIES)}",
+                field="families",
+            )
         plain = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=False)))
         columns = replace(lesson, steps=(*lesson.steps, *text_steps(lesson, onehot=True)))
         pairs = masks(lesson, self.folds or folds_for(len(lesson)), is_regression=problem.is_regression)
@@ -120,20 +122,20 @@ def problem_of(lesson: Lesson, metric: str) -> Problem:
         ConfigError: the metric needs classes, and the target is a number with a fraction.
     """
     kind = lesson.target.dtype.kind
-    needs_classes = METRICS[metric].needs_scores or metric in OF_CLASSES
-    if kind == "f" and needs_classes:
+    is_of_numbers = METRICS[metric].of == "numbers"
+    if kind == "f" and not is_of_numbers:
         raise ConfigError(
             f"metric {metric!r} judges classes, and the target is a number",
             hint="allowed for numbers: rmse, mae; or make the target a whole number, text or a Boolean",
             field="metrics",
         )
-    if metric in OF_NUMBERS and kind not in "fiu":
+    if is_of_numbers and kind not in "fiu":
         raise ConfigError(
             f"metric {metric!r} judges numbers, and the target is none",
-            hint=allowed(name for name in METRICS if name not in OF_NUMBERS),
+            hint=allowed(name for name in METRICS if METRICS[name].of == "classes"),
             field="metrics",
         )
-    is_regression = kind == "f" or metric in OF_NUMBERS
+    is_regression = kind == "f" or is_of_numbers
     classes = np.unique(lesson.target)
     if METRICS[metric].needs_scores and len(classes) != 2 and metric != "log_loss":
         raise ConfigError(
