@@ -149,7 +149,7 @@ class SqliteRecords:
                 raise self._error(error) from error
 
     def _error(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"the records store {self._path} can't be used: {error}",
-            hint="check that the folder exists and is writable, that the disk isn't full and the file is SQLite's",
-        )
+        hint = "check that the folder exists and is writable, that the disk isn't full and the file is SQLite's"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            hint = f"another process has been writing for {_BUSY_SECONDS:.0f} s: wait until it has finished, or end it"
+        return StorageError(f"the records store {self._path} can't be used: {error}", hint=hint)
