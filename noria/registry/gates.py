@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -214,12 +215,12 @@ def better(metric: str, *, by: float = 0.0, sure: bool = False) -> Better:
 
 def at_least(metric: str, value: float) -> Limit:
     """A metric of which more is better has this value or more."""
-    return Limit(metric, least=value)
+    return Limit(metric, least=_bound(value))
 
 
 def at_most(metric: str, value: float) -> Limit:
     """A metric of which less is better has this value or less."""
-    return Limit(metric, most=value)
+    return Limit(metric, most=_bound(value))
 
 
 def no_slice_worse(metric: str, *, by: float = 0.0, columns: Sequence[str] = (), rows: int = 200) -> NoSliceWorse:
@@ -262,6 +263,12 @@ def _unknown(gate: str, of: Evidence, part: str, what: str) -> Verdict:
 def _amount(value: float, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise ConfigError(f"{field}={value!r} is no amount", hint="write a number from 0: 0.002", field=field)
+    return float(value)
+
+
+def _bound(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{value!r} is no bound of a metric", hint="write a number: 0.7", field="value")
     return float(value)
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from noria.core import (
     Clock,
     ConfigError,
@@ -86,6 +88,7 @@ class ModelRegistry(Decisions):
         paths: they are copied block by block.
 
         Raises:
+            ConfigError: what is told of it is no plain JSON data.
             NotFoundError: a file isn't there.
             StorageError: it can't be written; nothing of the version is visible.
         """
@@ -94,7 +97,7 @@ class ModelRegistry(Decisions):
             name=name,
             version=0,
             servable=servable,
-            files={file: self._blobs.write(data) for file, data in files.items()},
+            files={},
             spec=spec or {},
             metrics=metrics or {},
             parameters=parameters or {},
@@ -103,6 +106,8 @@ class ModelRegistry(Decisions):
             run_id=run_id,
             created=self._clock.now(),
         )
+        _check_plain(draft)  # before files are written that nothing would refer to
+        draft = replace(draft, files={file: self._blobs.write(data) for file, data in files.items()})
         for _ in range(_RETRIES):
             known = self._records.get("registrations", f"{name}/{run_id}")
             if known is not None:
@@ -130,7 +135,7 @@ class ModelRegistry(Decisions):
         """A version by number or alias: `get("movies@3")`, `get("movies", 3)`; the champion by default."""
         name, in_label = parse_label(label)
         wanted = str(version if version is not None else in_label or CHAMPION)
-        if wanted.isdigit():
+        if wanted.isascii() and wanted.isdigit():
             return self._version(name, int(wanted))
         aliases = self._model(name).data["aliases"]
         if wanted not in aliases:
@@ -217,3 +222,13 @@ class ModelRegistry(Decisions):
     def audit(self, name: str | None = None, **which: Any) -> list[AuditEntry]:
         """Everything that was done to a model (or to all), the newest first; `which` as in `Trail.entries`."""
         return self.trail.entries(name, **which)
+
+
+def _check_plain(draft: ModelVersion) -> None:
+    try:
+        msgspec.json.encode(draft)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"what is told of a version of {draft.name!r} is no plain JSON data: {error}",
+            hint="spec, metrics and parameters take text, numbers, Booleans, lists and dicts; of NumPy's, value.item()",
+        ) from error

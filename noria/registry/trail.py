@@ -12,13 +12,13 @@ import getpass
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
 
-from noria.core import Clock, to_iso
-from noria.storage import ABSENT, Put, Records
+from noria.core import Clock, IntegrityError, to_iso
+from noria.storage import ABSENT, Put, Record, Records
 
 AUDIT = "audit"
 HEADS = "audit_heads"
@@ -93,7 +93,8 @@ class Trail:
         for deed in deeds:
             number += 1
             verdicts = list(deed.verdicts)
-            entry = AuditEntry(to_iso(now), who, deed.action, model, deed.version, deed.why, verdicts, number)
+            told = _text(who), deed.action, model, deed.version, _text(deed.why)
+            entry = AuditEntry(to_iso(now), *told, verdicts, number)
             data = {**asdict(entry), "digest": _digest(digest, entry)}
             digest = data["digest"]
             made.append(Put(AUDIT, f"{now:020d}-{number:012d}-{secrets.token_hex(4)}", data, ABSENT))
@@ -125,7 +126,7 @@ class Trail:
             at = int(record.key.partition("-")[0])
             if (since is not None and at < since) or (until is not None and at >= until):
                 continue
-            entry = _entry(record.data)
+            entry = _entry(record)
             if model not in (None, entry.model) or version not in (None, entry.version) or who not in (None, entry.who):
                 continue
             if action is None or f" {action} " in f" {entry.action} ":
@@ -134,7 +135,8 @@ class Trail:
 
     def check(self, model: str) -> TrailCheck:
         """Compute a model's chain anew."""
-        chained = sorted((one for one in self.entries(model) if one.number), key=lambda one: one.number)
+        entries = self.entries(model)
+        chained = sorted((one for one in entries if one.number), key=lambda one: one.number)
         head = self._records.get(HEADS, model)
         last: dict[str, Any] = head.data if head else {"number": 0, "digest": ""}
         wrong, before, expected = [], "", 0
@@ -150,6 +152,8 @@ class Trail:
             wrong.append(_gap(expected + 1, last["number"] + 1))
         elif (expected, before) != (last["number"], last["digest"]) and not wrong:
             wrong.append(f"entry {expected} isn't the last one that was written")
+        if not entries and head is None and self._records.get("models", model) is not None:
+            wrong.append("all entries are gone")
         return TrailCheck(model, len(chained), last["digest"], tuple(wrong))
 
 
@@ -159,9 +163,19 @@ def _gap(expected: int, found: int) -> str:
     return f"entry {expected} is gone" if found == expected + 1 else f"entries {expected} to {found - 1} are gone"
 
 
-def _entry(data: dict[str, Any]) -> AuditEntry:
-    known = {one.name for one in fields(AuditEntry)}
-    return AuditEntry(**{name: value for name, value in data.items() if name in known})
+def _entry(record: Record) -> AuditEntry:
+    try:
+        return msgspec.convert(record.data, AuditEntry)
+    except msgspec.ValidationError as error:
+        raise IntegrityError(
+            f"the entry {record.key} of the audit trail isn't what was written: {error}",
+            hint="restore the records from a backup",
+        ) from error
+
+
+def _text(said: str) -> str:
+    """Without what a command line has of bytes that are no text, and no record can keep."""
+    return said.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _digest(before: str, entry: AuditEntry) -> str:

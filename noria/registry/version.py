@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from noria.core import ConfigError
+from noria.core import ConfigError, IntegrityError
 from noria.core.decoding import decodable
 from noria.storage import Blob
 
@@ -76,8 +76,18 @@ class ModelVersion:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ModelVersion:
-        """The reverse of `to_dict`."""
-        return msgspec.convert(data, ModelVersion)
+        """The reverse of `to_dict`.
+
+        Raises:
+            IntegrityError: it isn't what `to_dict` has given.
+        """
+        try:
+            return msgspec.convert(data, ModelVersion)
+        except msgspec.ValidationError as error:
+            raise IntegrityError(
+                f"the record of version {data.get('name', '')}@{data.get('version', '')} is damaged: {error}",
+                hint="restore the records from a backup",
+            ) from error
 
 
 def parse_label(label: str) -> tuple[str, str | None]:

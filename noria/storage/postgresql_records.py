@@ -23,7 +23,7 @@ import msgspec
 
 from noria.core import ConfigError, MissingExtraError, StorageError
 from noria.storage.database_lines import Line, Lines
-from noria.storage.records import ABSENT, Put, Record, conflict
+from noria.storage.records import ABSENT, Put, Record, conflict, record
 from noria.storage.records_schema import missing
 from noria.storage.urls import shown
 
@@ -165,14 +165,14 @@ class PostgresqlRecords:
 
     def get(self, collection: str, key: str) -> Record | None:
         row = self._run(lambda line: line.connection.execute(_GET, (collection, key)).fetchone())
-        return _record(row) if row else None
+        return record(row) if row else None
 
     def list(
         self, collection: str, prefix: str = "", *, newest_first: bool = False, limit: int | None = None
     ) -> list[Record]:
         query = _LIST.format("DESC" if newest_first else "ASC")
         bounds = (collection, prefix, collection, prefix + "\U0010ffff", limit)
-        return [_record(row) for row in self._run(lambda line: line.connection.execute(query, bounds).fetchall())]
+        return [record(row) for row in self._run(lambda line: line.connection.execute(query, bounds).fetchall())]
 
     def commit(self, *changes: Put) -> None:
         if not changes:
@@ -271,8 +271,3 @@ def _statement(put: Put) -> tuple[str, tuple[Any, ...]]:
 
 def _is_lost(error: psycopg.Error) -> bool:
     return error.sqlstate.startswith(_LOST) if error.sqlstate else isinstance(error, psycopg.OperationalError)
-
-
-def _record(row: tuple[str, int, str]) -> Record:
-    data: dict[str, Any] = msgspec.json.decode(row[2])
-    return Record(row[0], row[1], data)

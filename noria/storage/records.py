@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noria.core import ConflictError
+import msgspec
+
+from noria.core import ConflictError, IntegrityError
 
 ABSENT = 0
 """As an expected revision: the document must not exist yet."""
@@ -33,6 +35,21 @@ class Put:
     key: str
     data: dict[str, Any]
     expect: int | None = None
+
+
+def record(row: tuple[str, int, bytes | str]) -> Record:
+    """A record of its key, its revision and its JSON.
+
+    Raises:
+        IntegrityError: the JSON is damaged, or no document.
+    """
+    key, revision, text = row
+    try:
+        return Record(key, revision, msgspec.json.decode(text, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+        raise IntegrityError(
+            f"the record {key!r} is damaged: {error}", hint="restore the records from a backup"
+        ) from error
 
 
 def conflict(put: Put, revision: int) -> ConflictError:

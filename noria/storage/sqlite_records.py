@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from noria.core import StorageError
-from noria.storage.records import ABSENT, Put, Record, conflict
+from noria.storage.records import ABSENT, Put, Record, conflict, record
 from noria.storage.records_schema import missing
 
 STEPS = (
@@ -89,7 +89,7 @@ class SqliteRecords:
             row = self._connection.execute(
                 "SELECT key, revision, data FROM records WHERE collection = ? AND key = ?", (collection, key)
             ).fetchone()
-            return _record(row) if row else None
+            return record(row) if row else None
 
         return self._run(read)
 
@@ -103,7 +103,7 @@ class SqliteRecords:
             f"ORDER BY key {order} LIMIT ?"
         )
         bounds = (collection, prefix, prefix + "\U0010ffff", -1 if limit is None else limit)
-        return self._run(lambda: [_record(row) for row in self._connection.execute(query, bounds)])
+        return self._run(lambda: [record(row) for row in self._connection.execute(query, bounds)])
 
     def commit(self, *changes: Put) -> None:
         def write() -> None:
@@ -149,12 +149,7 @@ class SqliteRecords:
                 raise self._error(error) from error
 
     def _error(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"the records store {self._path} can't be used: {error}",
-            hint="check that the folder exists and is writable, that the disk isn't full and the file is SQLite's",
-        )
-
-
-def _record(row: tuple[str, int, bytes]) -> Record:
-    data: dict[str, Any] = msgspec.json.decode(row[2])
-    return Record(row[0], row[1], data)
+        hint = "check that the folder exists and is writable, that the disk isn't full and the file is SQLite's"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            hint = f"another process has been writing for {_BUSY_SECONDS:.0f} s: wait until it has finished, or end it"
+        return StorageError(f"the records store {self._path} can't be used: {error}", hint=hint)

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from noria.core import DataError
 from noria.training.fast.predictor import LibraryPredictor
 from noria.training.learner import Learned
 
@@ -118,12 +119,15 @@ def answer(learned: Learned, inputs: pl.DataFrame, truth: NDArray[Any]) -> Answe
         learned: the model.
         inputs: [rows, columns] as the model reads them, before its steps.
         truth: [rows] what is true.
+
+    Raises:
+        DataError: it doesn't say one value for each row, of the target's kind.
     """
     estimator, matrix = learned.estimator, learned.inputs.matrix(inputs)
     is_worth_it = matrix.size >= MANY_NUMBERS or "predictor" in vars(learned)  # then it is there already
     predictor = learned.predictor if is_worth_it else LibraryPredictor(estimator)
     predicted, scores = predictor.predict(matrix)
-    predicted = np.asarray(predicted).reshape(len(truth))
+    predicted = _one_for_each(estimator, np.asarray(predicted), truth)
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         return Answers(truth, predicted)
@@ -132,6 +136,19 @@ def answer(learned: Learned, inputs: pl.DataFrame, truth: NDArray[Any]) -> Answe
     if not hasattr(estimator, "predict_proba"):
         return Answers(truth, predicted, np.asarray(classes))
     return Answers(truth, predicted, np.asarray(classes), np.asarray(estimator.predict_proba(matrix), np.float64))
+
+
+def _one_for_each(estimator: Any, predicted: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+    if predicted.dtype.kind == "O" and truth.dtype.kind != "O":
+        predicted = np.asarray(predicted.tolist())  # numbers in objects are numbers
+    is_text, is_truth_text = (part.dtype.kind in "OUST" for part in (predicted, truth))
+    if predicted.size != len(truth) or is_text != is_truth_text:
+        kinds = (f"{part.dtype.name}{list(part.shape)}" for part in (predicted, truth))
+        raise DataError(
+            "{} predicts {}, and the target is {}".format(type(estimator).__name__, *kinds),
+            hint="its predict has to give one value for each row, of the kind that fit was given",
+        )
+    return predicted.reshape(len(truth))
 
 
 def _labels(*parts: NDArray[Any]) -> NDArray[Any]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from noria.core import DataError, Schema
+from noria.core import DataError, NoriaError, Schema
 from noria.registry import Lineage, ModelRegistry, ModelVersion, Signature, code_state
 from noria.storage import Workspace
-from noria.training.estimator import output_types
+from noria.training.estimator import output_types, scores
 from noria.training.formats import keep
 from noria.training.formats.onnx_graph import read_graph
+from noria.training.inputs import check_names
 
 
 def import_onnx(workspace: Workspace, file: Path, name: str) -> ModelVersion:
@@ -45,7 +47,9 @@ def register_estimator(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            estimator.predict(np.zeros((1, len(schema.names))))
+            _try(estimator, np.stack([np.zeros(len(schema.names)), np.ones(len(schema.names))]))
+    except NoriaError:
+        raise
     except Exception as error:  # whatever its library raises
         raise DataError(
             f"the model in {where} can't predict for a matrix of {len(schema.names)} numbers: {error}",
@@ -57,6 +61,28 @@ def register_estimator(
     return register_files(workspace, name, kept.files, spec_of(kept.spec, schema.to_dict(), []), signature, run_id, {})
 
 
+def _try(estimator: Any, rows: NDArray[np.float64]) -> None:
+    """Whether it answers as a version has to.
+
+    Raises:
+        DataError: with something else than one value for each row, or probabilities that are none.
+    """
+    predicted = np.asarray(estimator.predict(rows))
+    if predicted.size != len(rows):
+        raise DataError(
+            f"the model answers with an array {list(predicted.shape)} for {len(rows)} rows",
+            hint="noria's models give one value for each row",
+        )
+    if "scores" not in output_types(estimator):
+        return
+    given = scores(estimator, rows)
+    if given is None or not ((given >= 0) & (given <= 1)).all():
+        raise DataError(
+            f"the model says that {given} are probabilities",
+            hint="export it with probabilities instead of raw scores, or wrap it in CalibratedClassifierCV",
+        )
+
+
 def register_files(
     workspace: Workspace,
     name: str,
@@ -66,7 +92,12 @@ def register_files(
     run_id: str,
     metrics: dict[str, Any],
 ) -> ModelVersion:
-    """Register what has been kept; the same `run_id` registers once."""
+    """Register what has been kept; the same `run_id` registers once.
+
+    Raises:
+        ConfigError: an input has a name that no request could have.
+    """
+    check_names(signature.inputs)
     return ModelRegistry.of(workspace).register(
         name,
         files,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from noria.core import ConfigError, GateError
 from noria.registry import CHAMPION, Deployments, ModelRegistry, ModelVersion
-from noria.registry.evidence import Gate, Needs, Verdict, refusal
+from noria.registry.evidence import Evidence, Gate, Needs, Verdict, refusal
 from noria.registry.gates import gate_from_dict
 from noria.registry.states import check_move
 from noria.storage import Workspace
@@ -42,6 +44,12 @@ def check_gates(gates: Sequence[Gate], metrics: Sequence[str] = ()) -> None:
             raise ConfigError(
                 f"{gate!r} is no gate", hint='as in gates=[nr.better("roc_auc", by=0.002)]', field="gates"
             )
+        if not isinstance(gate.needs, Needs):
+            raise ConfigError(
+                f"the gate {type(gate).__name__} needs {gate.needs!r}, which is no Needs",
+                hint='as in needs = Needs(metrics=("roc_auc",))',
+                field="gates",
+            )
         if gate.needs.metrics:
             check_metrics(gate.needs.metrics)
 
@@ -69,7 +77,21 @@ def judge_gates(
         any(need.latency for need in needs),
     )
     ours, theirs = evidence(workspace, wanted, candidate, champion, rows)
-    return [gate.judge(ours, theirs) for gate in gates], number
+    return [_verdict(gate, ours, theirs) for gate in gates], number
+
+
+def _verdict(gate: Gate, ours: Evidence, theirs: Evidence | None) -> Verdict:
+    """What a gate says; one that raises, or says anything but yes, no or nothing, opens nothing."""
+    name = type(gate).__name__
+    try:
+        said = gate.judge(ours, theirs)
+    except Exception as error:  # whatever a user's function raises
+        return Verdict(name, None, f"its judge raised {type(error).__name__}: {error}")
+    if not isinstance(said, Verdict):
+        return Verdict(name, None, f"its judge gave {said!r}, not a Verdict")
+    if said.passed is not None and not isinstance(said.passed, (bool, np.bool_)):
+        return Verdict(str(said.gate), None, f"passed={said.passed!r} is neither True nor False: {said.why}")
+    return Verdict(str(said.gate), None if said.passed is None else bool(said.passed), str(said.why))
 
 
 def admit(workspace: Workspace, gates: Sequence[Gate], candidate: ModelVersion, rows: TestRows) -> Passed:

@@ -6,7 +6,8 @@ columns into the matrix that the estimator gets; they travel with the model vers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -141,6 +142,21 @@ def to_arrow(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         pl.col(name).cast(pl.Float64).alias(f"Column_{place}") for place, name in enumerate(frame.columns)
     )
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that no request could have: the decoder takes no quotes, backslashes and control characters.
+
+    Raises:
+        ConfigError: a name has one.
+    """
+    for name in names:
+        if re.search(r'["\\\x00-\x1f]', name):
+            raise ConfigError(
+                f"an input can't be named {name!r}: the requests that are to have it can't be read",
+                hint="give the column a name without quotes, backslashes, tabs and line breaks",
+                field=name,
+            )
 
 
 def check_numeric(frame: pl.DataFrame) -> None:

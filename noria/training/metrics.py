@@ -84,13 +84,15 @@ def _confusion(answers: Answers) -> Callable[[Floats], tuple[Floats, Floats, Flo
     true, predicted, classes = answers.true_codes, answers.predicted_codes, len(answers.classes)
     # Only the pairs that there are: many classes leave most cells empty.
     pairs, cell = np.unique(true * classes + predicted, return_inverse=True)
-    of_true, of_predicted = np.zeros((2, len(pairs), classes))
-    of_true[np.arange(len(pairs)), pairs // classes] = 1
-    of_predicted[np.arange(len(pairs)), pairs % classes] = 1
+    of_true, of_predicted = pairs // classes, pairs % classes
+    is_right = of_true == of_predicted
+
+    def summed(groups: NDArray[np.int64], cells: NDArray[Any]) -> Floats:
+        return np.stack([np.bincount(groups, one, classes) for one in cells])
 
     def counted(weights: Floats) -> tuple[Floats, Floats, Floats]:
         cells = np.stack([np.bincount(cell, one, len(pairs)) for one in weights])
-        return cells @ (of_true * of_predicted), cells @ of_true, cells @ of_predicted
+        return summed(of_true, cells * is_right), summed(of_true, cells), summed(of_predicted, cells)
 
     return counted
 

@@ -23,6 +23,8 @@ NUMBERS = {
     "tensor(bool)": np.bool_,
 }
 """The types of inputs that a table's numbers are cast to."""
+MOST_COLUMNS = 100_000
+"""A graph can claim any number of them, and each one is named."""
 
 
 class OnnxModel:
@@ -81,7 +83,7 @@ class OnnxModel:
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """One value for each row, [rows]: the label, or a float64."""
-        labels = np.asarray(self._run(X, slice(0, 1))[0]).reshape(len(X))
+        labels = _shaped(self._run(X, slice(0, 1))[0], len(X), 1).reshape(len(X))
         return labels.astype(self.classes_.dtype) if hasattr(self, "classes_") else labels.astype(np.float64)
 
     def __getattr__(self, name: str) -> Any:
@@ -99,7 +101,7 @@ class OnnxModel:
         found = self._run(X, slice(1, 2))[0]
         if len(found) and isinstance(found[0], Mapping):
             found = [[row[label] for label in self.classes_.tolist()] for row in found]
-        return np.asarray(found, dtype=np.float64).reshape(len(X), len(self.classes_))
+        return _shaped(found, len(X), len(self.classes_)).astype(np.float64)
 
     def _run(self, X: Any, part: slice) -> list[Any]:  # noqa: N803
         matrix = np.asarray(X, dtype=np.float64)
@@ -157,7 +159,7 @@ def _columns(inputs: Sequence[Any]) -> list[tuple[str, list[str], tuple[Any, int
                 field=one.name,
             )
         width = one.shape[1] if len(one.shape) == 2 else 1 if len(one.shape) == 1 else None
-        if not isinstance(width, int) or width < 1 or (len(inputs) > 1 and width != 1):
+        if not isinstance(width, int) or not 1 <= width <= MOST_COLUMNS or (len(inputs) > 1 and width != 1):
             raise DataError(
                 f"the model's input {one.name!r} has the shape {one.shape}, which are not the columns of a table",
                 hint="export it with one input of shape [rows, columns], or one of [rows, 1] for each column",
@@ -174,6 +176,16 @@ def _columns(inputs: Sequence[Any]) -> list[tuple[str, list[str], tuple[Any, int
     return found
 
 
+def _shaped(found: Any, rows: int, columns: int) -> NDArray[Any]:
+    made = np.asarray(found)
+    if made.size != rows * columns:
+        raise DataError(
+            f"the model in ONNX answers with an array {list(made.shape)} for {rows} rows, not with {columns} for each",
+            hint="export it with one number for each row, or with labels and a probability for each class",
+        )
+    return made.reshape(rows, columns)
+
+
 def _cast(piece: NDArray[np.float64], kind: Any, names: Sequence[str]) -> NDArray[Any]:
     if np.issubdtype(kind, np.floating):
         return np.ascontiguousarray(piece, dtype=kind)
@@ -182,6 +194,15 @@ def _cast(piece: NDArray[np.float64], kind: Any, names: Sequence[str]) -> NDArra
             f"the model reads whole numbers from {', '.join(names)}, and one is missing",
             hint="give the column a value, or have the step Impute do it",
         )
+    if kind is not np.bool_:
+        limits = np.iinfo(kind)
+        # As floats, the greatest int64 would be one too many.
+        is_inside = (piece >= float(limits.min)) & (piece < float(limits.max) + (limits.bits < 64))
+        if not is_inside.all():
+            raise DataError(
+                f"the model reads {kind.__name__} from {', '.join(names)}, and {piece[~is_inside][0]:g} is none",
+                hint="mend the row, or limit the column in a step: nr.Clip([…], low=…, high=…)",
+            )
     return np.ascontiguousarray(piece).astype(kind)
 
 

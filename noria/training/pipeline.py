@@ -85,6 +85,7 @@ class ModelTrainingPipeline:
             self._check_column(self.target)
         if self.entity is not None:
             self._check_column(self.entity, is_read=False)
+        self._check_names()
         self._check_model()
         for one in self.slices:
             self._check_slice(column_of(one, self.labels.time))
@@ -92,6 +93,20 @@ class ModelTrainingPipeline:
             raise ConfigError(
                 f"model {self.name!r}: source {self.labels.name!r} has no event time to join features by",
                 hint="give its schema a Timestamp column",
+            )
+
+    def _check_names(self) -> None:
+        from noria.training.dataset import TARGET
+        from noria.training.inputs import check_names
+
+        given = [name for part in self.on_demand for name in part.inputs.names]
+        names = (*self.input_schema().names, *given, *(key for group in self.groups for key in group.keys))
+        check_names(names)
+        if TARGET in names:
+            raise ConfigError(
+                f"model {self.name!r}: {TARGET} is what the training set calls the target",
+                hint="give the column another name",
+                field=TARGET,
             )
 
     def _check_model(self) -> None:

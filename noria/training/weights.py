@@ -76,12 +76,16 @@ def check_class_weight(given: ClassWeight | None) -> None:
     """
     if given is None or given == "balanced":
         return
-    if not isinstance(given, Mapping) or not given or not all(weight > 0 for weight in given.values()):
+    if not isinstance(given, Mapping) or not given or not all(map(_is_weight, given.values())):
         raise ConfigError(
             f"class_weight={given!r}",
             hint='"balanced", or a number above 0 for each class: {False: 1, True: 5}',
             field="class_weight",
         )
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < float("inf")
 
 
 def class_weights(given: ClassWeight, target: NDArray[Any]) -> Weights:
@@ -113,11 +117,34 @@ def row_weights(
     times: NDArray[np.int64] | None,
     target: NDArray[Any],
 ) -> Weights | None:
-    """Both together, with a mean of 1; None when all rows count alike."""
+    """Both together, with a mean of 1; None when all rows count alike.
+
+    Raises:
+        ConfigError: the weighting gives something else than one number for each row, or a class has no weight.
+    """
     made: Weights | None = None
     if weighting is not None:
-        made = weighting.weights(times)
+        made = _checked(weighting, weighting.weights(times), len(target))
     if class_weight is not None:
         by_class = class_weights(class_weight, target)
         made = by_class if made is None else made * by_class
     return None if made is None else made / made.mean()
+
+
+def _checked(weighting: Weighting, given: Any, rows: int) -> Weights:
+    """A user's own may give anything, and LightGBM takes NaN, negative ones and too few without a word."""
+    made = np.asarray(given)
+    wrong = ""
+    if made.shape != (rows,) or made.dtype.kind not in "biuf":
+        wrong = f"{made.dtype}{list(made.shape)} for {rows} rows"
+    elif not (np.isfinite(made) & (made >= 0)).all():
+        wrong = f"{made[~(np.isfinite(made) & (made >= 0))][0]} for a row"
+    elif not made.any():
+        wrong = "0 for every row"
+    if wrong:
+        raise ConfigError(
+            f"{type(weighting).__name__} gives as weights {wrong}",
+            hint="one finite number for each training row, not below 0 and not 0 for all",
+            field="weights",
+        )
+    return made.astype(np.float64)

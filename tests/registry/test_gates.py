@@ -122,6 +122,8 @@ def test_gates_are_kept(gate: Gate) -> None:
 def test_mistakes_say_what_is_allowed() -> None:
     for make, said in [
         (lambda: nr.better("f1", by=-1), "write a number from 0"),
+        (lambda: nr.at_least("f1", float("nan")), "nan is no bound of a metric"),
+        (lambda: nr.at_most("rmse", "3"), "'3' is no bound of a metric"),  # type: ignore[arg-type]
         (lambda: nr.latency_under("5"), "units: us, ms, s"),
         (lambda: nr.latency_under("0ms"), "is no latency"),
         (lambda: nr.size_under("5 megs"), "50MB"),

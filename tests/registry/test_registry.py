@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from noria.core import ConfigError, IntegrityError, NotFoundError
@@ -59,6 +61,8 @@ def test_errors_list_what_exists(registry: ModelRegistry) -> None:
         registry.promote("late", 7)
     with pytest.raises(NotFoundError, match="has no champion"):
         registry.get("late")
+    with pytest.raises(NotFoundError, match="has no ²"):
+        registry.get("late@²")
 
 
 def test_a_corrupt_file_is_never_loaded(registry: ModelRegistry) -> None:
@@ -71,6 +75,24 @@ def test_a_corrupt_file_is_never_loaded(registry: ModelRegistry) -> None:
         registry.files(version)
     register(registry, "b")  # the same bytes again: mended
     assert registry.files(version)["model.bin"].read_bytes() == b"model"
+
+
+@pytest.mark.parametrize("told", [np.float64(0.5), object(), "\ud800"])
+def test_what_no_record_can_keep_is_refused_before_files_are_written(registry: ModelRegistry, told: object) -> None:
+    with pytest.raises(ConfigError, match="no plain JSON data"):
+        registry.register("late", {"m": b"x"}, servable="tabular", run_id="a", metrics={"roc_auc": told})
+    assert registry.models() == {}
+    assert list(registry.blobs.stored()) == []
+
+
+def test_a_damaged_record_is_told(registry: ModelRegistry, tmp_path: Path) -> None:
+    registry.register("late", {"m": b"x"}, servable="tabular", run_id="a")
+    with sqlite3.connect(tmp_path / "registry.db") as file:
+        file.execute("UPDATE records SET data = '{}' WHERE collection = 'versions'")
+    file.close()
+    with pytest.raises(IntegrityError, match="is damaged: Object missing required field"):
+        registry.get("late@1")
+    assert "is damaged" in registry.damage("late", 1)
 
 
 def test_a_registry_in_a_database_names_where_its_files_are(tmp_path: Path) -> None:

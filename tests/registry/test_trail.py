@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from noria.core import ConfigError, ConflictError
+from noria.core import ConfigError, ConflictError, IntegrityError
 from noria.registry import Deployments, ModelRegistry, Variant
 from noria.registry.trail import AUDIT
 from noria.storage import ABSENT, Put
@@ -89,6 +89,7 @@ def test_the_chain_is_whole(registry: ModelRegistry, records: Watched) -> None:
         ("DELETE FROM records WHERE collection = 'audit'", "entries 1 to 19 are gone"),
         ("UPDATE records SET data = :forged WHERE key = :second", "entry 2 .* isn't what was written"),
         ("INSERT INTO records VALUES ('audit', '9', 1, :forged)", "more than one entry 2"),
+        ("DELETE FROM records WHERE collection IN ('audit', 'audit_heads')", "all entries are gone"),
     ],
 )
 def test_what_is_done_by_other_means_is_found(
@@ -102,6 +103,26 @@ def test_what_is_done_by_other_means_is_found(
     file.close()
     wrong = registry.trail.check("late").wrong
     assert any(re.search(said, one) for one in wrong), wrong
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"at": null}'])
+def test_an_entry_that_is_none_any_more_is_found(
+    registry: ModelRegistry, records: Watched, tmp_path: Path, data: bytes
+) -> None:
+    everything(registry, records)
+    with sqlite3.connect(tmp_path / "registry.db") as file:
+        file.execute("UPDATE records SET data = ? WHERE key = ?", (data, records.written[1].key))
+    file.close()
+    with pytest.raises(IntegrityError, match=re.escape(records.written[1].key)):
+        registry.trail.check("late")
+
+
+def test_a_reason_that_is_no_text_is_kept_as_it_can_be(registry: ModelRegistry) -> None:
+    """Python gives bytes of a command line that aren't UTF-8 as surrogates."""
+    registry.register("late", {"m": b"x"}, servable="tabular", run_id="a")
+    registry.promote("late", 1, why="caf\udce9", who="\udcff")
+    assert [(one.why, one.who) for one in registry.audit("late", limit=1)] == [("caf\\udce9", "\\udcff")]
+    assert registry.trail.check("late").wrong == ()
 
 
 def test_filters(registry: ModelRegistry, records: Watched) -> None:

@@ -169,8 +169,9 @@ class TestSqliteRecords(RecordsConformance):
         holder.close()
         monkeypatch.setattr("noria.storage.sqlite_records._BUSY_SECONDS", 0.05)
         holder = hold("kept.db")
-        with pytest.raises(StorageError, match="locked"):
+        with pytest.raises(StorageError, match="locked") as caught:
             SqliteRecords(self.path / "kept.db")
+        assert "another process has been writing" in caught.value.hint
         holder.close()
 
 

@@ -109,6 +109,7 @@ class Sneaky(np.ndarray):
         (Update({"coef": np.array([0.0, np.nan])}, 1.0, 0.0), "not finite"),
         (Update({"coef": np.array([0.0, -np.inf])}, 1.0, 0.0), "not finite"),
         (Update({"coef": np.zeros(2)}, 0.0, 0.0), "0.0 as its weight"),
+        (Update({"coef": np.zeros(2)}, 1.7e308, 0.0), "e.308 as its weight"),
         (Update({"coef": np.zeros(2)}, 1.0, float("nan")), "nan as its loss"),
         (Update({"coef": np.zeros(2)}, 1.0, [1.0]), "as its loss"),  # type: ignore[arg-type]
     ],
@@ -143,7 +144,19 @@ def test_a_definition_that_makes_no_sense_is_refused(options: dict[str, Any], me
         nr.DistributedTraining(**options)
 
 
-@pytest.mark.parametrize("field", [{"rounds": 0}, {"epochs": 0}, {"sample": 0.0}, {"proximal": -1.0}, {"clip": 0.0}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"rounds": 0},
+        {"rounds": 1.5},
+        {"epochs": 0},
+        {"epochs": True},
+        {"sample": 0.0},
+        {"proximal": -1.0},
+        {"proximal": float("inf")},
+        {"clip": 0.0},
+    ],
+)
 def test_rounds_out_of_range_are_refused(field: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(field))):
         nr.Average(**field)

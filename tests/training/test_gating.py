@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +192,56 @@ def test_a_gate_of_your_own(workspace: Workspace) -> None:
         kept_gates(version)
 
 
+@dataclass(frozen=True)
+class Says:
+    """A gate whose judge gives whatever it is told to."""
+
+    said: Any
+    needs: Any = field(default_factory=Needs)
+
+    def judge(self, candidate: Evidence, champion: Evidence | None) -> Any:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"gate": "says"}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (ZeroDivisionError("of rows"), "Says: not judged: its judge raised ZeroDivisionError: of rows"),
+        (None, "its judge gave None, not a Verdict"),
+        (True, "its judge gave True, not a Verdict"),
+        (Verdict("mine", float("nan"), "0 of 0"), "mine: not judged: passed=nan is neither True nor False: 0 of 0"),  # type: ignore[arg-type]
+        (Verdict("mine", "no", "why"), "passed='no' is neither True nor False"),  # type: ignore[arg-type]
+        (Verdict("mine", np.bool_(False), "by 3"), "mine: by 3"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_gate_that_fails_stays_closed(workspace: Workspace, said: Any, told: str) -> None:
+    verdict = run(workspace, pipeline(gates=[Says(said)]))
+    assert "; not promoted: " in verdict
+    assert told in verdict
+    assert ModelRegistry.of(workspace).models() == {"paid": {}}
+    assert run(workspace, pipeline(gates=[Says(Verdict("mine", np.bool_(True), ""))], split=nr.RandomSplit()))  # type: ignore[arg-type]
+    assert ModelRegistry.of(workspace).champion("paid") == 2
+
+
 def test_other_gates_make_no_other_version(workspace: Workspace) -> None:
     run(workspace, pipeline())
     assert run(workspace, pipeline(gates=[nr.size_under("1MB")])) == run(workspace, pipeline())
     assert len(ModelRegistry.of(workspace).versions("paid")) == 1
 
 
-@pytest.mark.parametrize(("gates", "said"), [(["roc_auc"], "is no gate"), ([nr.better("auc")], "unknown metric 'auc'")])
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        (["roc_auc"], "is no gate"),
+        ([nr.better("auc")], "unknown metric 'auc'"),
+        ([Says(None, needs=None)], "Says needs None, which is no Needs"),
+    ],
+)
 def test_wrong_gates_are_told_before_anything_is_fitted(workspace: Workspace, gates: list[Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         run(workspace, pipeline(gates=gates, model=DummyClassifier()))

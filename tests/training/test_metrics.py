@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,17 @@ def test_numbers_as_scikit_learn(rows: int, weighted: bool, seed: int, far: floa
         ("mape", sk.mean_absolute_percentage_error),
     ):
         close(found[name], wanted(truth, predicted, sample_weight=weights))
+
+
+def test_ten_thousand_classes_take_no_more_room_than_their_rows() -> None:
+    truth = np.arange(20_000) // 2
+    answers = Answers.of(truth, truth[::-1].copy())
+    weights = np.random.default_rng(0).integers(0, 3, (50, len(truth))).astype(np.float64)
+    tracemalloc.start()
+    METRICS["f1"].prepare(answers)(weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * weights.nbytes
 
 
 def test_a_constant_truth_is_explained_or_not() -> None:

@@ -22,11 +22,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import noria as nr
-from noria.core import ConfigError, DataError, Settings
+from noria.core import ConfigError, DataError, NoriaError, Settings
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import load_servable
 from noria.storage import Workspace
 from noria.training.mlflow_model import export_version, import_model
+from noria.training.mlflow_model.mlmodel import DATA, VERSION
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")
@@ -165,18 +166,58 @@ def test_models_of_others_need_trust_numbers_and_sound_files(workspace: Workspac
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": [{"step": "nope"}]}, "the saved step 'nope' is unknown"),
+        ({"steps": ["nope"]}, "version.json can't be read"),
+        ({"inputs": {"amount": "float65"}}, "unknown type 'float65'"),
+        ({"inputs": {"visits": "int64"}, "steps": []}, "X has 1 features"),
+        ({"model": 5}, "version.json can't be read"),
+    ],
+)
+def test_an_export_that_could_not_answer_is_not_registered(
+    change: dict[str, Any], said: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = export_version(workspace, train(workspace, LogisticRegression(), with_text=False), tmp_path / "out")
+    file = folder / DATA / VERSION
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({**kept, "spec": {**kept["spec"], **change}}))
+    with pytest.raises(NoriaError, match=said):
+        import_model(workspace, folder, "again")
+    assert "again" not in ModelRegistry.of(workspace).models()
+
+
+def test_an_export_takes_no_other_files_along(workspace: Workspace, tmp_path: Path) -> None:
+    folder = export_version(workspace, train(workspace, LogisticRegression()), tmp_path / "out")
+    (tmp_path / "secret").write_text("key")
+    (folder / DATA / "model.more").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="not a file of the model"):
+        import_model(workspace, folder, "again")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: [", "not valid YAML"),
         ("a: 1", "no flavors"),
         ("flavors: {spacy: {}}", "noria reads none of them"),
         ("flavors: {sklearn: {pickled_model: ../../secret, serialization_format: skops}}", "not a file of the model"),
-        ("flavors: {noria: {data: nowhere}}", "not a file of the model"),
+        ("flavors: {noria: {data: nowhere}}", "not a folder of the model"),
+        ("flavors: {lightgbm: {data: .}}", "not a file of the model"),
+        ("flavors: {lightgbm: {data: pipe}}", "not a file of the model"),
+        ("flavors: {lightgbm: {data: circle}}", "not a file of the model"),
+        (f"flavors: {{lightgbm: {{data: {'a' * 5000}}}}}", "not a file of the model"),
+        ("flavors: {lightgbm: null}", "no flavors"),
+        ("flavors: {lightgbm: {}}\nsignature: text", "a signature that is none"),
+        ("flavors: {lightgbm: {data: 2020-13-45}}", "not valid YAML"),
+        ("[" * 50_000, "not valid YAML"),
         (None, "is no model of MLflow"),
     ],
 )
 def test_folders_that_are_no_models(text: str | None, said: str, workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
+    os.mkfifo(tmp_path / "bad" / "pipe")
+    (tmp_path / "bad" / "circle").symlink_to("circle")
     if text is not None:
         (tmp_path / "bad" / "MLmodel").write_text(text)
     with pytest.raises(DataError, match=said):

@@ -196,3 +196,41 @@ def test_every_cut_of_a_file_is_an_error_and_not_a_crash(rows: Any, workspace: W
         file.write_bytes(whole[:size])
         with pytest.raises(NoriaError):
             import_onnx(workspace, file, "cut")
+
+
+def refused(workspace: Workspace, tmp_path: Path, data: bytes) -> str:
+    file = tmp_path / "made.onnx"
+    file.write_bytes(data)
+    with pytest.raises(NoriaError) as caught:
+        import_onnx(workspace, file, "late")
+    assert ModelRegistry.of(workspace).models() == {}
+    return str(caught.value)
+
+
+def test_what_could_not_answer_is_not_registered(workspace: Workspace, tmp_path: Path, rows: Any) -> None:
+    node = onnx.helper.make_node
+    mean = graph({"x": (FLOAT, ["n", 1])}, [node("ReduceMean", ["x"], ["y"], keepdims=1)], {"y": (FLOAT, [1, 1])})
+    assert "answers with an array [1, 1] for 2 rows" in refused(workspace, tmp_path, mean)
+    name = graph(
+        {"a": (FLOAT, ["n", 1]), 'b"': (FLOAT, ["n", 1])}, [node("Add", ["a", 'b"'], ["y"])], {"y": (FLOAT, ["n", 1])}
+    )
+    assert "an input can't be named 'b\"'" in refused(workspace, tmp_path, name)
+    wide = graph({"x": (FLOAT, ["n", 10**9])}, [node("ReduceSum", ["x"], ["y"])], {"y": (FLOAT, ["n", 1])})
+    assert "which are not the columns of a table" in refused(workspace, tmp_path, wide)
+    model, few = LogisticRegression().fit(rows, rows[:, 0] > 0), rows[:1]
+    raw = skl2onnx.to_onnx(model, few, options={"raw_scores": True, "zipmap": False})
+    assert "are probabilities" in refused(workspace, tmp_path, raw.SerializeToString())
+    columns = skl2onnx.to_onnx(model, few, options={"zipmap": "columns"})
+    assert "for 2 rows, not with 2 for each" in refused(workspace, tmp_path, columns.SerializeToString())
+
+
+def test_numbers_outside_of_an_input_are_refused() -> None:
+    node = onnx.helper.make_node
+    for kind, most in ((INT, 2.0**63), (6, 2.0**31)):
+        made = OnnxModel(
+            graph({"x": (kind, ["n", 1])}, [node("Cast", ["x"], ["y"], to=DOUBLE)], {"y": (DOUBLE, ["n", 1])})
+        )
+        for wrong in (most, np.inf, -np.inf, 1e300):
+            with pytest.raises(DataError, match="is none"):
+                made.predict([[1.0], [wrong]])
+        assert made.predict([[-most], [most - 2**10]]).tolist() == [-most, most - 2**10]

@@ -15,10 +15,13 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 import noria as nr
-from noria.core import ConfigError, NoriaError, Settings
+from noria.core import ConfigError, DataError, NoriaError, Schema, Settings
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
+from noria.training.answers import answer
+from noria.training.inputs import ModelInputs
+from noria.training.learner import Learned
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +73,33 @@ class NoPredict:
         pass
 
 
+class Says(NoPredict):
+    """Predicts whatever it is told to."""
+
+    def __init__(self, said: Any) -> None:
+        self.said = said
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return self.said if isinstance(self.said, np.ndarray) else [self.said] * len(X)
+
+
+class Weights:
+    """Weighs the rows as it is told to."""
+
+    def __init__(self, said: Any) -> None:
+        self.said = said
+
+    def weights(self, times: Any) -> Any:
+        return self.said
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"weights": str(self.said)}
+
+
+def odd(value: float) -> Weights:
+    return Weights(np.r_[value, np.ones(239)])
+
+
 INFINITE = pl.when(nr.col("x") > 1).then(float("inf")).otherwise(nr.col("x"))
 
 
@@ -89,6 +119,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"features": ["gone", "blank"]}, "no feature has a value in any of the 240 training rows"),
     ({"split": nr.GroupSplit(by="y"), "target": "y"}, "training rows have the target"),
     ({"split": nr.TimeSplit(embargo="9d")}, "embargo of 9d lie all rows"),
+    ({"weights": odd(np.nan)}, "Weights gives as weights nan for a row"),
+    ({"weights": odd(-1)}, "Weights gives as weights -1.0 for a row"),
+    ({"weights": Weights(np.zeros(240))}, "Weights gives as weights 0 for every row"),
+    ({"weights": Weights([1.0, 2.0])}, "Weights gives as weights float64[2] for 240 rows"),
+    ({"weights": Weights(None)}, "Weights gives as weights object[] for 240 rows"),
     ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False"),
 ]  # fmt: skip
 
@@ -112,7 +147,6 @@ def test_infinite_features_are_named(workspace: Workspace, tmp_path: Path) -> No
     frame = pl.read_parquet(tmp_path / "rows.parquet")
     wild = pl.when(pl.col("x") > 1).then(float("inf")).otherwise(pl.col("x"))
     table = frame.with_columns(wild.alias("wild"))
-    from noria.core import Schema
     from noria.training.learner import Lesson, fit_once
 
     schema = Schema.of({"x": "float64?", "wild": "float64?"})
@@ -131,10 +165,35 @@ def test_models_that_are_none_are_refused_at_once() -> None:
         with pytest.raises(ConfigError) as caught:
             pipeline(model=model)
         assert message in str(caught.value)
+    for name in ('a"b', "a\\b", "a\tb"):
+        labels = nr.Source("rows", "rows.parquet", schema={name: "float64", "y": "bool"})
+        with pytest.raises(ConfigError, match="an input can't be named"):
+            nr.ModelTrainingPipeline("m", labels=labels, target="y", features=[name], model=LogisticRegression())
+    labels = nr.Source("rows", "rows.parquet", schema={"__target__": "float64", "y": "bool"})
+    with pytest.raises(ConfigError, match="__target__ is what the training set calls the target"):
+        nr.ModelTrainingPipeline("m", labels=labels, target="y", features=["__target__"], model=LogisticRegression())
     with pytest.raises(ConfigError, match="no column 'usr'"):
         pipeline(split=nr.GroupSplit(by="usr"))
     with pytest.raises(ConfigError, match="class_weight='even'"):
         pipeline(class_weight="even")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a", "Says predicts str32[3], and the target is bool[3]"),
+        ([0, 1], "Says predicts int64[3, 2], and the target is bool[3]"),
+        (None, "Says predicts object[3], and the target is bool[3]"),
+    ],
+)
+def test_answers_that_can_not_be_judged_are_explained(said: Any, told: str) -> None:
+    inputs = pl.DataFrame({"x": [1.0, 2.0, 3.0]})
+    learned = Learned(Says(said), ModelInputs(Schema.of({"x": "float64"}), ()))
+    with pytest.raises(DataError) as caught:
+        answer(learned, inputs, np.array([True, False, True]))
+    assert told in str(caught.value)
+    in_objects = Learned(Says(np.array([1.0, 2.0, 3.0], object)), learned.inputs)
+    assert answer(in_objects, inputs, np.zeros(3)).errors.tolist() == [1.0, 2.0, 3.0]
 
 
 def test_text_classes_are_answered_as_text(workspace: Workspace) -> None:

@@ -78,7 +78,7 @@ def test_what_can_not_be_weighed_is_explained() -> None:
         class_weights({"a": 1}, np.array(["a", "b"]))
     with pytest.raises(ConfigError, match="needs an event time"):
         nr.recency("90d").weights(None)
-    for wrong in ("equal", {}, {True: -1}):
+    for wrong in ("equal", {}, {True: -1}, {True: "1"}, {True: float("inf")}):
         with pytest.raises(ConfigError, match="class_weight="):
             check_class_weight(wrong)
     with pytest.raises(ConfigError, match="not a duration"):

@@ -56,10 +56,10 @@ class Average:
 
     def __post_init__(self) -> None:
         for field, fits, allowed in (
-            ("rounds", self.rounds >= 1, "1 or more"),
-            ("epochs", self.epochs >= 1, "1 or more"),
+            ("rounds", type(self.rounds) is int and self.rounds >= 1, "whole numbers from 1"),
+            ("epochs", type(self.epochs) is int and self.epochs >= 1, "whole numbers from 1"),
             ("sample", 0 < self.sample <= 1, "above 0, up to 1"),
-            ("proximal", self.proximal >= 0, "0 or more"),
+            ("proximal", 0 <= self.proximal < float("inf"), "0 or more"),
             ("clip", self.clip is None or self.clip > 0, "above 0, or None"),
         ):
             if not fits:

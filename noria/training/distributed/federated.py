@@ -87,7 +87,7 @@ class FederatedTraining:
         check_every(self.checkpoint)
         if not self.clients or not self.features:
             raise ConfigError("federated training needs clients and the names of their features")
-        if self.timeout <= 0 or not 1 <= self.least <= len(self.clients):
+        if not self.timeout > 0 or not 1 <= self.least <= len(self.clients):
             raise ConfigError(
                 f"timeout={self.timeout!r}, least={self.least!r}",
                 hint=f"allowed: a timeout above 0 s, and least from 1 to {len(self.clients)}, the number of clients",

@@ -16,6 +16,8 @@ from noria.training.estimator import Estimator
 
 Parameters = dict[str, NDArray[Any]]
 """Arrays by name."""
+MOST_ROWS = 2.0**53
+"""A weight that is greater is no number of rows; with several such their sum would be infinite, and the mean 0."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def checked(update: object, expected: Parameters, who: str) -> Update:
     for name, array in arrays.items():
         _check_array(array, expected[name], name, who, hint)
     for name, value in (("weight", update.weight), ("loss", update.loss)):
-        if type(value) is not float or not math.isfinite(value) or (name == "weight" and value <= 0):
+        if type(value) is not float or not math.isfinite(value) or (name == "weight" and not 0 < value <= MOST_ROWS):
             raise DataError(f"{who} sent {value!r} as its {name}", hint=hint)
     return update
 

@@ -9,7 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from noria.core import ConfigError, DataError, MissingExtraError, Schema, Settings, allowed
+import polars as pl
+
+from noria.core import ConfigError, DataError, MissingExtraError, NoriaError, Schema, Settings, allowed
+from noria.pipelines import steps_from_dict
+from noria.pipelines.dtypes import polars_schema
 from noria.registry import ModelVersion, Signature
 from noria.storage import Workspace
 from noria.training.foreign import register_estimator, register_files, spec_of
@@ -17,6 +21,7 @@ from noria.training.formats import catboost_cbm, lightgbm_text, restore, xgboost
 from noria.training.formats.onnx_graph import read_graph
 from noria.training.formats.skops_zip import FILE as SKOPS
 from noria.training.formats.skops_zip import Skops
+from noria.training.inputs import ModelInputs
 from noria.training.mlflow_model.mlmodel import DATA, FILE, VERSION, inside, read, schema_of
 
 Conf = dict[str, Any]
@@ -37,7 +42,7 @@ def import_model(workspace: Workspace, folder: Path, name: str) -> ModelVersion:
     flavor = next((one for one in _LOADERS if one in flavors), None)
     if flavor is None:
         raise DataError(
-            f"{folder / FILE} has the flavors {', '.join(flavors)}, and noria reads none of them",
+            f"{folder / FILE} has the flavors {', '.join(map(str, flavors))}, and noria reads none of them",
             hint=allowed([*_LOADERS, DATA]),
         )
     try:
@@ -51,20 +56,24 @@ def import_model(workspace: Workspace, folder: Path, name: str) -> ModelVersion:
 
 def _ours(workspace: Workspace, folder: Path, conf: Conf, name: str, run_id: str) -> ModelVersion:
     """A version that noria has exported: with its steps, and the same bits."""
-    data = inside(folder, conf.get("data"))
+    data = inside(folder, conf.get("data"), is_folder=True)
     try:
         kept = json.loads((data / VERSION).read_text("utf-8"))
         spec, example = kept["spec"], kept["example"]
-        inputs, steps = dict(spec["inputs"]), list(spec["steps"])
+        inputs, steps, metrics = dict(spec["inputs"]), list(spec["steps"]), dict(kept["metrics"])
         signature = Signature(inputs, kept["outputs"], {"instances": example} if example else {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {file.name: inside(folder, file.resolve()) for file in data.iterdir() if file.name.startswith("model.")}
+        estimator = restore(spec["model"], files, workspace.settings, f"the model in {folder}")
+        reading = ModelInputs(Schema.of(inputs), tuple(steps_from_dict(steps)))
+        if example:
+            rows = pl.DataFrame(example, schema=polars_schema(reading.schema), strict=False)
+            estimator.predict(reading.matrix(rows))
+    except NoriaError:
+        raise
+    except Exception as error:  # whatever is wrong, a version that can't answer isn't registered
         raise DataError(f"{data / VERSION} can't be read: {error}", hint="export the version again") from error
-    files = {file.name: file for file in data.iterdir() if file.name.startswith("model.")}
-    restore(spec["model"], files, workspace.settings, f"the model in {folder}")
     contents = {file: path.read_bytes() for file, path in files.items()}
-    return register_files(
-        workspace, name, contents, spec_of(spec["model"], inputs, steps), signature, run_id, kept["metrics"]
-    )
+    return register_files(workspace, name, contents, spec_of(spec["model"], inputs, steps), signature, run_id, metrics)
 
 
 def _schema(document: Conf, estimator: Any) -> Schema:
@@ -73,7 +82,7 @@ def _schema(document: Conf, estimator: Any) -> Schema:
     if inputs:
         try:
             return schema_of(inputs)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"the signature in {FILE} can't be read: {error}", hint="log it again: mlflow.models.infer_signature"
             ) from error

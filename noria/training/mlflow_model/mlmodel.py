@@ -63,7 +63,7 @@ def schema_of(inputs: str) -> Schema:
             kind = _FROM_MLFLOW.get(part["tensor-spec"]["dtype"], "")
             specs = {f"f{column}": _number(kind, part["tensor-spec"]["dtype"], "tensor") for column in range(shape[1])}
         else:
-            name = part.get("name") or f"f{number}"
+            name = str(part.get("name") or f"f{number}")
             kind = _number(_FROM_MLFLOW.get(part["type"], ""), part["type"], name)
             specs[name] = kind if part.get("required", not part.get("optional", False)) else f"{kind}?"
     return Schema.of(specs)
@@ -77,27 +77,39 @@ def read(folder: Path) -> dict[str, Any]:
     """
     file = folder / FILE
     try:
+        if file.exists() and not file.is_file():
+            raise OSError(f"{FILE} is no file")
         found = yaml().safe_load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{folder} is no model of MLflow: {error}", hint="name the folder in which MLmodel is"
         ) from error
-    except yaml().YAMLError as error:
+    except (yaml().YAMLError, ValueError, RecursionError) as error:  # a day such as 2020-13-45; a thousand brackets
         raise DataError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("flavors"), dict):
+    flavors = found.get("flavors") if isinstance(found, dict) else None
+    if not isinstance(flavors, dict) or not all(isinstance(one, dict) for one in flavors.values()):
         raise DataError(f"{file} has no flavors", hint="it is not a model of MLflow")
-    return found
+    if not isinstance(found.get("signature") or {}, dict):
+        raise DataError(f"{file} has a signature that is none", hint="log it with one: mlflow.models.infer_signature")
+    return dict(found)
 
 
-def inside(folder: Path, name: Any) -> Path:
-    """A file of the model.
+def inside(folder: Path, name: Any, *, is_folder: bool = False) -> Path:
+    """A file of the model, or a folder in it.
 
     Raises:
         DataError: it isn't there, or not in the folder.
     """
-    file = (folder / str(name)).resolve()
-    if not file.is_relative_to(folder.resolve()) or not file.exists():
-        raise DataError(f"{folder / FILE} names {name!r}, which is not a file of the model")
+    try:
+        file = (folder / str(name)).resolve()
+        # A pipe or a device would be waited for, or read without an end.
+        is_there = file.is_dir() if is_folder else file.is_file()
+        is_ours = file.is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that is too long or has a zero; links in a circle
+        is_there = is_ours = False
+    if not (is_there and is_ours):
+        kind = "folder" if is_folder else "file"
+        raise DataError(f"{folder / FILE} names {name!r}, which is not a {kind} of the model")
     return file
 
 
