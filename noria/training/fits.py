@@ -122,7 +122,10 @@ def _lightgbm(estimator: Any, rows: Rows, terms: Terms) -> Any:
     if terms.held is not None:
         from lightgbm import early_stopping
 
-        options |= {"eval_X": terms.held.matrix, "eval_y": terms.held.target}
+        target = terms.held.target
+        if hasattr(estimator, "predict_proba"):
+            target = np.searchsorted(np.unique(rows.target), target)  # LightGBM numbers the classes of `y`, not of these
+        options |= {"eval_X": terms.held.matrix, "eval_y": target}
         options["callbacks"] = [early_stopping(terms.rounds, verbose=False)]
         if terms.held.weights is not None:
             options["eval_sample_weight"] = [terms.held.weights]

@@ -157,7 +157,9 @@ def _register(
 def _warnings(fitted: Fitted, examples: Examples) -> list[str]:
     """What the user should look at."""
     empty = empty_features(rows_of(examples.inputs, fitted.train))
-    return [*fitted.leakage.warnings, *(f"feature {name!r} has no value in any training row" for name in empty)]
+    searched = fitted.learned.notes.get("search", {}).get("note")
+    told = [*fitted.leakage.warnings, *([str(searched)] if searched else [])]
+    return [*told, *(f"feature {name!r} has no value in any training row" for name in empty)]
 
 
 def _made_so(fitted: Fitted) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,17 @@ def test_a_model_stops_when_it_gets_no_better(model: Any, asked: int | None) -> 
     assert 1 <= stopped["rounds"] < 399
     frame, target = examples(seed=5)
     assert scored(learned, frame, target) > 0.75
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], [1, 2], ["a", "b", "c"]])
+def test_lightgbm_stops_by_classes_of_any_kind(classes: list[Any]) -> None:
+    model = lgb.LGBMClassifier(n_estimators=400, learning_rate=0.3, n_jobs=1, verbose=-1)
+
+    def stopped(names: list[Any]) -> Any:
+        coded = lesson(classes=len(names), early_stopping=5, split=nr.RandomSplit(0.25), seed=2)
+        return fit_once(model, replace(coded, target=np.array(names)[coded.target.astype(int)])).notes
+
+    assert stopped(classes) == stopped(list(range(len(classes))))
 
 
 def test_without_a_word_a_model_learns_from_all_rows() -> None:
