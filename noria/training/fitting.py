@@ -23,11 +23,12 @@ from noria.training.dataset import PARTS_FILE, pack_parts, recipe
 from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.evidence import TestRows
 from noria.training.examples import Examples, join, selection
+from noria.training.fits import predicts_numbers
 from noria.training.formats import check, keep
 from noria.training.gating import admit, check_gates
 from noria.training.leakage import Leakage, find_leakage
 from noria.training.learner import Learned, Learner, Lesson, learn, rows_of
-from noria.training.metrics import METRICS, check_answers, check_metrics
+from noria.training.metrics import METRICS, check_answers, check_metrics, check_truth
 from noria.training.remembered import remembered
 from noria.training.report import About
 from noria.training.report import files as report_files
@@ -217,6 +218,8 @@ def fit(
     """
     means = _Means(seed, progress or NoProgress(), compute)
     check_target(pipeline.name, examples.target)
+    if not predicts_numbers(pipeline.model):  # of which the fit says at once what is wrong
+        check_truth(tuple(pipeline.metrics), examples.target)  # before hours are spent on what can't be judged
     rows = len(examples.target)
     train, test = pipeline.split.masks(examples.times, rows, seed, examples.entities, examples.target)
     leakage = find_leakage(

@@ -219,6 +219,15 @@ def test_without_a_word_a_model_learns_from_all_rows() -> None:
         fit_once(RandomForestClassifier(), lesson(early_stopping=5))
     with pytest.raises(ConfigError, match="early_stopping=0"):
         fit_once(lgb.LGBMClassifier(), lesson(early_stopping=0))
+    with pytest.raises(ConfigError, match="early_stopping=True"):
+        fit_once(lgb.LGBMClassifier(), lesson(early_stopping=True))
+
+
+def test_lightgbm_says_only_what_it_warns_of(capfd: pytest.CaptureFixture[str]) -> None:
+    fit_once(lgb.LGBMClassifier(**SMALL, rounds_of_boosting=9), lesson())
+    said = capfd.readouterr()
+    assert "rounds_of_boosting" in said.out
+    assert "[Info]" not in said.out
 
 
 def test_the_part_that_says_when_to_stop_comes_after_the_one_that_teaches() -> None:

@@ -89,7 +89,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"features": ["gone", "blank"]}, "no feature has a value in any of the 240 training rows"),
     ({"split": nr.GroupSplit(by="y"), "target": "y"}, "training rows have the target"),
     ({"split": nr.TimeSplit(embargo="9d")}, "embargo of 9d lie all rows"),
-    ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False"),
+    ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False\n  hint: the classes are False, True"),
 ]  # fmt: skip
 
 
@@ -106,6 +106,12 @@ def test_bad_rows_are_explained_and_the_champion_stays(workspace: Workspace) -> 
         assert caught.value.hint, options
     assert registry.get("m@champion").version == 1
     assert len(registry.versions("m")) == 1
+
+
+def test_what_cant_be_judged_is_told_before_the_fit(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noria.training.learner.fit_estimator", lambda *_: pytest.fail("it was fitted"))
+    with pytest.raises(ConfigError, match="metric 'rmse' is of numbers, and the target is text"):
+        run(workspace, pipeline(target="kind", metrics=["accuracy", "rmse"]))
 
 
 def test_infinite_features_are_named(workspace: Workspace, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.training.estimator import Estimator
+from noria.training.fits import quieten
 from noria.training.search.folds import Fold
 
 Judged = tuple[NDArray[Any], NDArray[np.float64] | None]
@@ -74,6 +75,7 @@ def _lightgbm(estimator: Any, fold: Fold, watch: Watch, options: dict[str, Any])
         if watch.enough():
             raise lightgbm.callback.EarlyStopException(state.iteration, state.evaluation_result_list or [])
 
+    quieten(estimator)
     callbacks: list[Any] = [after]
     if watch.patience:
         callbacks.append(lightgbm.early_stopping(watch.patience, first_metric_only=True, verbose=False))
