@@ -42,7 +42,7 @@ def listing(options: Namespace) -> int:
                 len(version.spec.features),
                 version.state["owner"] or None,
                 None if at is None else to_iso(at)[:19],
-                version.state["description"],
+                version.state["description"] or None,
             )
             for version, at in found
         ]
@@ -59,7 +59,7 @@ def show(options: Namespace) -> int:
         json_out({**_plain(version), "statistics": statistics})
         return 0
     state, spec = version.state, version.spec
-    out(f"{version.label}  {state['description']}")
+    out(f"{version.label}  {state['description']}".rstrip())
     about = [("entity", version.entity), ("source", state["source"]["name"]), ("ttl", state["ttl"])]
     about += [("owner", state["owner"]), ("tags", ", ".join(state["tags"]))]
     out("  " + "   ".join(f"{name} {value}" for name, value in about if value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from noria.cli.project import load_system
 from noria.cli.show import out
 from noria.core import Settings
 from noria.registry import ModelRegistry
@@ -33,4 +34,12 @@ def import_model(options: Namespace) -> int:
     with Workspace.open(Settings.load(options.project)) as workspace:
         version = (import_onnx if path.suffix == ".onnx" else import_mlflow)(workspace, path, options.name)
     out(f"{path} is {version.label}; to answer with it: noria models promote {version.label}")
+    if not _is_served(options.project, version.name):
+        out(f"  servers answer with the models of system.py, and it has no {version.name}; `noria predict` does")
     return 0
+
+
+def _is_served(project: str, name: str) -> bool:
+    if not (Path(project) / "system.py").exists():
+        return True  # nobody knows
+    return name in {part.name for part in load_system(project).components}

@@ -41,7 +41,8 @@ def _asked(predictions: list[Prediction]) -> list[Asked]:
 
 def _tell(result: Parity, predictions: list[Prediction]) -> None:
     first, last = (to_iso(one.at)[:19] for one in (predictions[0], predictions[-1]))
-    out(f"{len(predictions):,} predictions from {first} to {last}: {result.vectors:,} entities, computed again")
+    asked = f"{len(predictions):,} prediction{'' if len(predictions) == 1 else 's'} from {first} to {last}"
+    out(f"{asked}: {result.vectors:,} entities, computed again")
     unknown = bool(result.total("unknown"))
     rows = [
         (name, one.equal, one.late, one.different, *((one.unknown,) if unknown else ()))

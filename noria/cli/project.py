@@ -7,6 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from noria.cli.show import result_apart
 from noria.core import ConfigError, NoriaError
 from noria.system import System
 
@@ -31,10 +32,16 @@ def load_system(folder: str | Path) -> System:
     module = importlib.util.module_from_spec(spec)
     sys.modules["system"] = module
     try:
-        spec.loader.exec_module(module)
+        with result_apart():
+            spec.loader.exec_module(module)
     except NoriaError as error:
         error.message = f"{_place(error, file)}: {error.message}"
         raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{_place(error, file)}: there is no module {error.name!r} in {sys.prefix}",
+            hint="is it spelled so, and installed where noria is?",
+        ) from error
     except Exception as error:
         raise ConfigError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
     system = getattr(module, "system", None)

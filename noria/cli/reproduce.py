@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from noria.cli.progress import TerminalProgress
 from noria.cli.project import load_system
-from noria.cli.show import json_out, out, say, table
+from noria.cli.show import json_out, out, result_apart, say, table
 from noria.core import NoriaError, Settings
 from noria.registry import ModelRegistry
 from noria.storage import Workspace
@@ -24,7 +24,8 @@ def reproduce(options: Namespace) -> int:
     with Workspace.open(Settings.load(options.project)) as workspace, TerminalProgress() as progress:
         version = ModelRegistry.of(workspace).get(options.label)
         pipeline = _pipeline(options.project, version.name)
-        found = reproduce(workspace, version, pipeline=pipeline, progress=progress)
+        with result_apart():
+            found = reproduce(workspace, version, pipeline=pipeline, progress=progress)
     if options.json:
         json_out(found.to_dict())
     else:

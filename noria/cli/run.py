@@ -9,7 +9,7 @@ from typing import Any
 
 from noria.cli.progress import TerminalProgress
 from noria.cli.project import load_system
-from noria.cli.show import json_out, out, say, table
+from noria.cli.show import json_out, out, result_apart, say, table
 from noria.core import NoriaError, Settings, to_iso
 from noria.storage import Workspace
 from noria.system import RunReport, Step, System
@@ -31,7 +31,7 @@ def run_with_progress(
     system: System, workspace: Workspace, *, full: bool = False, only: str | None = None
 ) -> RunReport:
     """Run the system, with progress and errors on standard error."""
-    with TerminalProgress() as progress:
+    with result_apart(), TerminalProgress() as progress:
         report = system.run(workspace, full=full, only=only, progress=progress)
     for step in report.failed:
         if step.error is not None and not isinstance(step.error, NoriaError):
@@ -49,7 +49,8 @@ def summary(report: RunReport) -> str:
     else:
         slowest = max((s for s in done if s.run), key=lambda s: s.run.seconds if s.run else 0.0, default=None)
         note = f"; longest: {slowest.component}, {slowest.run.seconds:.1f} s" if slowest and slowest.run else ""
-        lines.append(f"{len(done)} of {len(report.steps)} components in {report.seconds:.1f} s{note}")
+        failed = f", {len(report.failed)} failed" if report.failed else ""
+        lines.append(f"{len(done)} of {len(report.steps)} components in {report.seconds:.1f} s{failed}{note}")
     lines += [_judged(step) for step in done if step.run and step.run.notes.get("verdict")]
     lines += [f"{s.component}: warning: {text}" for s in done if s.run for text in s.run.notes.get("warnings", ())]
     return "\n".join(line for line in lines if line)

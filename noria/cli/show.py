@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import msgspec
@@ -21,6 +24,21 @@ def say(text: str = "") -> None:
     """A line for the person who watches."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def result_apart() -> Iterator[None]:
+    """What libraries print meanwhile, also from C, goes to standard error: standard output has the result alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C has kept for a pipe
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def json_out(value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any
 
@@ -14,7 +15,8 @@ from noria.registry.difference import difference, flat, metric_values
 from noria.registry.gates import size_text
 from noria.storage import Workspace
 
-_WIDTH = 100
+_WIDTH = min(100, get_terminal_size((100, 24)).columns)
+_TRIALS = 8
 _METRICS = 3
 _CELL = 36
 _TITLE = 24
@@ -94,6 +96,9 @@ def _sections(
     version: ModelVersion, verdicts: list[dict[str, Any]], entries: list[AuditEntry]
 ) -> Iterator[tuple[str, list[str]]]:
     yield "metrics", _metrics(version)
+    search = (version.parameters.get("learning") or {}).get("search")
+    if search:
+        yield "search", [*_filled(_search(search)), "", *_trials(search)]
     if verdicts:
         yield "gates", _filled((VERDICTS[one["passed"]], f"{one['gate']}: {one['why']}") for one in verdicts)
     yield "model", _filled(_model(version))
@@ -129,10 +134,48 @@ def _model(version: ModelVersion) -> Iterator[tuple[str, str]]:
     steps = rest.pop("steps", None) or []
     if steps:
         yield "steps", ", ".join(str(step.get("step")) for step in steps)
+    if "learning" in rest:
+        rest["learning"] = {name: value for name, value in rest["learning"].items() if name != "search"}
     for name, value in rest.items():
         told = _pairs(flat(value)) if isinstance(value, (dict, list)) else str(value)
         if value is not None and told:
             yield name, told
+
+
+def _search(search: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was found, in words; the trials come after it."""
+    ends = ", ".join(f"{number:,} {end}" for end, number in search["trials"].items())
+    yield "trials", f"{ends}; {search['seconds']:,.0f} s"
+    if search.get("note"):
+        yield "note", search["note"]
+    if search.get("chosen"):
+        yield "chosen", search["chosen"]
+    if search.get("best"):
+        yield "best", _pairs(search["best"])
+    if search.get("given") is not None:
+        yield "given", f"{search['metric']} {_number(search['given'])} with the parameters as they were written"
+
+
+def _trials(search: Mapping[str, Any]) -> list[str]:
+    """The best trials first; those that have no score last."""
+    metric, scores = str(search["metric"]), [one["score"] for one in search["history"] if "score" in one]
+    sign = 1 if scores and min(scores) == search["score"] else -1
+    history = sorted(search["history"], key=lambda one: sign * one["score"] if "score" in one else float("inf"))
+    rows = [
+        (
+            f"{one['model']} {one['trial']}" if "model" in one else str(one["trial"]),
+            one.get("score"),
+            f"{one['seconds']:.1f}",
+            _cut(": ".join(filter(None, (one.get("end"), one.get("reason"), _pairs(one["parameters"])))), _WIDTH - 40),
+        )
+        for one in history[:_TRIALS]
+    ]
+    more = [f"  and {len(history) - _TRIALS:,} more: --json"] if len(history) > _TRIALS else []
+    return [table(("trial", metric, "seconds", "parameters"), rows, (metric, "seconds")), *more] if rows else []
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _made_of(version: ModelVersion) -> Iterator[tuple[str, str]]:

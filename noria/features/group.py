@@ -42,7 +42,7 @@ class FeatureGroup:
     source: Source | Stream
     features: Mapping[str, Feature]
     ttl: str | None = None
-    description: str = "What is known about an entity at a time."
+    description: str = ""
     owner: str = ""
     tags: Sequence[str] = ()
     kind: str = field(default="features", init=False)

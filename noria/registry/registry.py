@@ -139,8 +139,10 @@ class ModelRegistry(Decisions):
             return self._version(name, int(wanted))
         aliases = self._model(name).data["aliases"]
         if wanted not in aliases:
+            latest = self.versions(name, limit=1)[0].version
+            known = f"aliases: {allowed(aliases, wanted).removeprefix('allowed: ')}; " if aliases else ""
             raise NotFoundError(
-                f"model {name!r} has no {wanted}", hint=f"aliases: {allowed(aliases, wanted).removeprefix('allowed: ')}"
+                f"model {name!r} has no {wanted}", hint=f"{known}its versions are 1 to {latest}: {name}@{latest}"
             )
         return self._version(name, aliases[wanted])
 

@@ -47,6 +47,13 @@ def scores(estimator: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64] |
     return np.asarray(estimator.predict_proba(matrix), dtype=np.float64)[:, 1]
 
 
+def probabilities(estimator: Estimator, matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Of two classes the second one's probability, [n]; of more each one's, [n, classes]; None where there are none."""
+    if len(getattr(estimator, "classes_", ())) <= 2 or not hasattr(estimator, "predict_proba"):
+        return scores(estimator, matrix)
+    return np.asarray(estimator.predict_proba(matrix), dtype=np.float64)
+
+
 def output_types(estimator: Estimator) -> dict[str, str]:
     """The types of the predictions, and of the scores where there are, as in a schema."""
     classes = getattr(estimator, "classes_", None)

@@ -62,7 +62,7 @@ def wanted_rounds(model: Any, family: Family, asked: int | None) -> int | None:
     Raises:
         ConfigError: it is asked of a model that can't.
     """
-    if asked is not None and asked < 1:
+    if asked is not None and (isinstance(asked, bool) or asked < 1):
         raise ConfigError(f"early_stopping={asked!r}", hint="a number of rounds, such as 50", field="early_stopping")
     options = model.get_params() if hasattr(model, "get_params") else {}
     if family.library == "noria":
@@ -115,14 +115,26 @@ def stopped_at(estimator: Any) -> int | None:
     return int(model.n_iter_) if hasattr(model, "n_iter_") else None
 
 
+def quieten(estimator: Any) -> None:
+    """Without a word of the user's LightGBM tells of itself at each fit, seven lines; its warnings stay."""
+    if not {"verbose", "verbosity"} & estimator.get_params().keys():
+        estimator.set_params(verbosity=0)
+
+
 def _lightgbm(estimator: Any, rows: Rows, terms: Terms) -> Any:
     options: dict[str, Any] = {}
+    quieten(estimator)
     if terms.categories:
         options["categorical_feature"] = list(terms.categories)
     if terms.held is not None:
         from lightgbm import early_stopping
 
-        options |= {"eval_X": terms.held.matrix, "eval_y": terms.held.target}
+        target = terms.held.target
+        if hasattr(estimator, "predict_proba"):
+            target = np.searchsorted(
+                np.unique(rows.target), target
+            )  # LightGBM numbers the classes of `y`, not of these
+        options |= {"eval_X": terms.held.matrix, "eval_y": target}
         options["callbacks"] = [early_stopping(terms.rounds, verbose=False)]
         if terms.held.weights is not None:
             options["eval_sample_weight"] = [terms.held.weights]
@@ -234,14 +246,19 @@ def _check_weights(estimator: Any) -> None:
 
 def _check_kind(estimator: Any, target: NDArray[Any]) -> None:
     """Numbers can't be learned from text."""
-    from sklearn.base import is_regressor
-
-    if target.dtype.kind in "OUS" and hasattr(estimator, "__sklearn_tags__") and is_regressor(estimator):
+    if target.dtype.kind in "OUS" and predicts_numbers(estimator):
         raise ConfigError(
             f"{type(estimator).__name__} predicts numbers, and the target is text such as {str(target[0])!r}",
             hint="use a classifier, or make a number of the target: target=nr.col(…).cast(…)",
             field="target",
         )
+
+
+def predicts_numbers(model: Any) -> bool:
+    """Whether it says of itself that it does."""
+    from sklearn.base import is_regressor
+
+    return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
 
 
 def _is_histogram(model: Any) -> bool:

@@ -24,11 +24,12 @@ from noria.training.estimator import Estimator
 from noria.training.evaluation import Evaluation, Trial, evaluate
 from noria.training.evidence import TestRows
 from noria.training.examples import Examples, join, selection
+from noria.training.fits import predicts_numbers
 from noria.training.formats import check, keep
 from noria.training.gating import admit, check_gates
 from noria.training.leakage import Leakage, find_leakage
 from noria.training.learner import Learned, Learner, Lesson, learn, rows_of
-from noria.training.metrics import METRICS, check_answers, check_metrics
+from noria.training.metrics import METRICS, check_answers, check_metrics, check_truth
 from noria.training.remembered import remembered
 from noria.training.report import About
 from noria.training.report import files as report_files
@@ -166,7 +167,9 @@ def _register(
 def _warnings(fitted: Fitted, examples: Examples) -> list[str]:
     """What the user should look at."""
     empty = empty_features(rows_of(examples.inputs, fitted.train))
-    return [*fitted.leakage.warnings, *(f"feature {name!r} has no value in any training row" for name in empty)]
+    searched = fitted.learned.notes.get("search", {}).get("note")
+    told = [*fitted.leakage.warnings, *([str(searched)] if searched else [])]
+    return [*told, *(f"feature {name!r} has no value in any training row" for name in empty)]
 
 
 def _made_so(fitted: Fitted) -> dict[str, Any]:
@@ -224,6 +227,8 @@ def fit(
     """
     means = _Means(seed, progress or NoProgress(), compute)
     check_target(pipeline.name, examples.target)
+    if not predicts_numbers(pipeline.model):  # of which the fit says at once what is wrong
+        check_truth(tuple(pipeline.metrics), examples.target)  # before hours are spent on what can't be judged
     rows = len(examples.target)
     train, test = pipeline.split.masks(examples.times, rows, seed, examples.entities, examples.target)
     leakage = find_leakage(

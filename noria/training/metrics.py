@@ -244,6 +244,19 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def check_truth(names: tuple[str, ...], truth: NDArray[Any]) -> None:
+    """Make sure that the metrics can judge this target, whatever a model says.
+
+    Raises:
+        ConfigError: a metric needs numbers where there are words.
+    """
+    for name in names:
+        if METRICS[name].of == "numbers" and truth.dtype.kind not in "bifu":
+            raise ConfigError(
+                f"metric {name!r} is of numbers, and the target is text", hint=_others("classes"), field="metrics"
+            )
+
+
 def check_answers(names: tuple[str, ...], answers: Answers) -> None:
     """Make sure that the metrics can judge these answers.
 
@@ -251,6 +264,7 @@ def check_answers(names: tuple[str, ...], answers: Answers) -> None:
         ConfigError: a metric needs probabilities that the model doesn't give, numbers where there are words, or classes
             where there are numbers.
     """
+    check_truth(names, answers.truth)
     for name in names:
         metric = METRICS[name]
         if metric.needs_scores and not answers.has_probabilities:
@@ -258,10 +272,6 @@ def check_answers(names: tuple[str, ...], answers: Answers) -> None:
                 f"metric {name!r} needs probabilities of the classes, which this model doesn't give",
                 hint="use a classifier that has predict_proba and, once fitted, classes_; or another metric",
                 field="metrics",
-            )
-        if metric.of == "numbers" and answers.truth.dtype.kind not in "bifu":
-            raise ConfigError(
-                f"metric {name!r} is of numbers, and the target is text", hint=_others("classes"), field="metrics"
             )
         if metric.of == "classes" and not answers.has_classes:
             raise ConfigError(

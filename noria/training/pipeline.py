@@ -53,7 +53,8 @@ class ModelTrainingPipeline:
             default the inputs with few values, and time.
 
     Raises:
-        ConfigError: an unknown column or metric, a group whose entity the labels don't have, or no features.
+        ConfigError: an unknown column, a group whose entity the labels don't have, no features, something of another
+            kind. An unknown metric is told when it runs.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ModelTrainingPipeline:
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
+        self._check_kinds()
         if not self.features:
             raise ConfigError(f"model {self.name!r} has no features", hint=allowed(self.labels.schema.names))
         for column in (*self.columns, *(key for group in self.groups for key in group.keys)):
@@ -83,6 +85,9 @@ class ModelTrainingPipeline:
             self._check_inputs(part)
         if isinstance(self.target, str):
             self._check_column(self.target)
+        else:
+            for column in self.target.meta.root_names():
+                self._check_column(column, is_read=False)
         if self.entity is not None:
             self._check_column(self.entity, is_read=False)
         self._check_names()
@@ -108,6 +113,32 @@ class ModelTrainingPipeline:
                 hint="give the column another name",
                 field=TARGET,
             )
+
+    def _check_kinds(self) -> None:
+        """What Python would else tell of, far from here and in other words."""
+
+        def wrong(field: str, hint: str) -> ConfigError:
+            got = getattr(self, field)
+            shown = repr(got) if isinstance(got, (str, int, float)) else f"of type {type(got).__name__}"
+            return ConfigError(f"model {self.name!r}: {field}= is {shown}", hint=hint, field=field)
+
+        if not isinstance(self.labels, Source):
+            raise wrong("labels", "give the nr.Source itself")
+        if not isinstance(self.target, str) and not hasattr(self.target, "meta"):
+            raise wrong("target", 'a column, or an expression: target=nr.col("delay") > 15')
+        for name in ("features", "steps", "metrics", "gates", "slices"):
+            got = getattr(self, name)
+            if isinstance(got, str) or not isinstance(got, Sequence):
+                raise wrong(name, f"write a list: {name}=[…]")
+        for gate in self.gates:
+            if not isinstance(gate, Gate):
+                raise ConfigError(
+                    f"model {self.name!r}: {gate!r} is no gate",
+                    hint='as in gates=[nr.better("roc_auc", by=0.002)]',
+                    field="gates",
+                )
+        if not hasattr(self.split, "masks"):
+            raise wrong("split", "as in split=nr.TimeSplit(test=0.2), or nr.RandomSplit(test=0.2)")
 
     def _check_model(self) -> None:
         from noria.training.weights import check_class_weight

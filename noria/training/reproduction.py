@@ -155,7 +155,7 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
     if "early_stopping" in kept.get("learning", {}):
         raise DataError("rows that its split had set aside said when to stop")
     estimator = made_estimator(kept[ESTIMATOR])
-    own = kept.get("steps", ())
+    own = [*kept.get("steps", ()), *kept.get("learning", {}).get("steps", ())]
     steps = made_steps(own, version.spec["steps"][: len(own)])  # the automatic ones are fitted again by themselves
     frame, schema = dataset.frame, Schema.of(version.spec["inputs"])
     lesson = Lesson(

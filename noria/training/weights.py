@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core import ConfigError, allowed
+from noria.core import ConfigError
 from noria.core.time import duration
 
 Weights = NDArray[np.float64]
@@ -106,7 +106,11 @@ def class_weights(given: ClassWeight, target: NDArray[Any]) -> Weights:
     else:
         missing = [kind for kind in classes.tolist() if kind not in given]
         if missing:
-            raise ConfigError(f"class_weight has no weight for the class {missing[0]!r}", hint=allowed(map(str, given)))
+            raise ConfigError(
+                f"class_weight has no weight for the class {missing[0]!r}",
+                hint=f"the classes are {', '.join(map(repr, classes.tolist()))}",
+                field="class_weight",
+            )
         each = np.array([float(given[kind]) for kind in classes.tolist()])
     return np.asarray(each[number])
 

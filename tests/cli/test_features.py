@@ -44,7 +44,7 @@ def test_versions_and_statistics_are_shown(project: Path, capsys: pytest.Capture
     capsys.readouterr()
 
     assert main(["features"]) == 0
-    assert "habits@2  user           2  ann    1970-01-01T00:00:00" in capsys.readouterr().out
+    assert "habits@2  user           2  ann    1970-01-01T00:00:00  -\n" in capsys.readouterr().out
     assert main(["features", "show", "habits", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["statistics"]["features"]["spent"]["count"] == 2

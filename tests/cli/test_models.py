@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import polars as pl
 import pytest
 
 from noria.cli import main
+from noria.registry import ModelRegistry
 
 SYSTEM = """
 from sklearn.linear_model import LogisticRegression
@@ -85,6 +88,63 @@ def test_a_version_is_a_page(call: Call) -> None:
         assert words in page
     whole = json.loads(call("models", "show", "paid@2", "--json"))
     assert (whole["version"], whole["state"], whole["verdicts"][0]["passed"]) == (2, "registered", False)
+
+
+def test_a_search_is_a_table_of_its_best_trials(call: Call, project: Path) -> None:
+    pytest.importorskip("optuna")
+    space = "{'max_depth': nr.integer(1, 30)}, trials=10, pruning=False"
+    write(project, f"nr.tune(DecisionTreeClassifier(max_depth=1, random_state=0), {space})")
+    call("run")
+    page = call("models", "show", "paid@3")
+    assert "trials  10 complete; " in page
+    assert "\n  best    max_depth " in page
+    assert "  and 2 more: --json" in page
+    assert "history" not in page.partition("made of")[0]
+    shown = page.partition("seconds  parameters\n")[2].splitlines()[:8]
+    scores = [float(line.split()[1]) for line in shown]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_without_a_champion_the_versions_are_told(call: Call, project: Path) -> None:
+    ModelRegistry("sqlite:///.noria/records.db").register("new", {"a": b"1"}, servable="tabular", run_id="r")
+    said = call("models", "show", "new", status=1)
+    assert "its versions are 1 to 1: new@1" in said
+    assert "(none)" not in said
+
+
+def test_standard_output_has_the_result_alone(project: Path) -> None:
+    """What a component or a library of C prints while it runs goes to standard error."""
+    file = project / "system.py"
+    noisy = """
+import ctypes
+print("loaded")
+class Noisy(DecisionTreeClassifier):
+    def fit(self, *given, **options):
+        print("from Python")
+        ctypes.CDLL(None).puts(b"from C")
+        return super().fit(*given, **options)
+"""
+    write(project, "Noisy(max_depth=2)")
+    file.write_text(file.read_text().replace("events = ", f"{noisy}\nevents = ", 1))
+    (project / "noria.toml").write_text("[registry]\ntrust_pickles = true\n")
+    done = subprocess.run([sys.executable, "-m", "noria", "run", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["components"][1]["status"] == "succeeded"
+    for words in ("loaded", "from Python", "from C"):
+        assert words in done.stderr
+
+
+def test_a_missing_module_is_named(project: Path, call: Call) -> None:
+    (project / "system.py").write_text("import lightgbmm\n")
+    said = call("status", status=1)
+    assert "system.py:1: there is no module 'lightgbmm' in " in said
+    assert "installed where noria is?" in said
+
+
+def test_a_failure_is_counted(project: Path, call: Call) -> None:
+    write(project, "DecisionTreeClassifier(max_depth=-1)")
+    assert "1 of 2 components in " in (said := call("run", status=1))
+    assert ", 1 failed; longest: paid" in said
 
 
 def test_versions_are_listed_with_their_states(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,17 @@ def test_a_model_stops_when_it_gets_no_better(model: Any, asked: int | None) -> 
     assert scored(learned, frame, target) > 0.75
 
 
+@pytest.mark.parametrize("classes", [["no", "yes"], [1, 2], ["a", "b", "c"]])
+def test_lightgbm_stops_by_classes_of_any_kind(classes: list[Any]) -> None:
+    model = lgb.LGBMClassifier(n_estimators=400, learning_rate=0.3, n_jobs=1, verbose=-1)
+
+    def stopped(names: list[Any]) -> Any:
+        coded = lesson(classes=len(names), early_stopping=5, split=nr.RandomSplit(0.25), seed=2)
+        return fit_once(model, replace(coded, target=np.array(names)[coded.target.astype(int)])).notes
+
+    assert stopped(classes) == stopped(list(range(len(classes))))
+
+
 def test_without_a_word_a_model_learns_from_all_rows() -> None:
     learned = fit_once(lgb.LGBMClassifier(**SMALL, verbose=-1), lesson())
     assert learned.notes == {}
@@ -207,6 +219,15 @@ def test_without_a_word_a_model_learns_from_all_rows() -> None:
         fit_once(RandomForestClassifier(), lesson(early_stopping=5))
     with pytest.raises(ConfigError, match="early_stopping=0"):
         fit_once(lgb.LGBMClassifier(), lesson(early_stopping=0))
+    with pytest.raises(ConfigError, match="early_stopping=True"):
+        fit_once(lgb.LGBMClassifier(), lesson(early_stopping=True))
+
+
+def test_lightgbm_says_only_what_it_warns_of(capfd: pytest.CaptureFixture[str]) -> None:
+    fit_once(lgb.LGBMClassifier(**SMALL, rounds_of_boosting=9), lesson())
+    said = capfd.readouterr()
+    assert "rounds_of_boosting" in said.out
+    assert "[Info]" not in said.out
 
 
 def test_the_part_that_says_when_to_stop_comes_after_the_one_that_teaches() -> None:

@@ -183,6 +183,16 @@ def test_wrong_definitions_are_refused_at_once() -> None:
         ({"features": []}, "has no features"),
         ({"target": "pade"}, "did you mean 'paid'"),
         ({"features": ["at"]}, "is an instant"),
+        ({"features": "amount"}, "features= is 'amount'\n  hint: write a list"),
+        ({"metrics": "f1"}, "metrics= is 'f1'"),
+        ({"steps": nr.Impute()}, "steps= is of type Impute"),
+        ({"gates": nr.better("f1")}, "gates= is of type Better"),
+        ({"gates": ["f1"]}, "'f1' is no gate"),
+        ({"slices": "shop"}, "slices= is 'shop'"),
+        ({"split": "random"}, "split= is 'random'"),
+        ({"target": nr.col("pade") == 1}, "did you mean 'paid'"),
+        ({"target": 1}, "target= is 1"),
+        ({"labels": "events"}, "give the nr.Source itself"),
     ]:
         with pytest.raises(ConfigError) as caught:
             pipeline(source, **options)

@@ -98,6 +98,12 @@ def test_the_page_stands_alone(model: Any, target: str, metrics: tuple[str, ...]
         assert -260 <= float(x) <= 400
 
 
+def test_the_figures_stand_beside_the_best_baseline() -> None:
+    report = reported(*CASES[0])
+    best = max(one["roc_auc"] for one in report["evaluation"]["baselines"].values())
+    assert f"best baseline {best:.4f}" in page(report, "m@7")
+
+
 def test_what_curves_show_is_what_scikit_learn_says() -> None:
     report = reported(*CASES[0])
     roc = np.array(report["curves"]["roc"])

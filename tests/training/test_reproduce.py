@@ -111,6 +111,14 @@ def test_it_is_made_again_bit_for_bit(workspace: Workspace, model: Any) -> None:
     assert found.metrics["roc_auc"].now == found.metrics["roc_auc"].then
 
 
+@pytest.mark.parametrize("family", ["lightgbm", "linear"])
+def test_text_that_auto_made_numbers_of_is_made_so_again(workspace: Workspace, family: str) -> None:
+    pytest.importorskip("optuna")
+    run(workspace, pipeline(steps=[], model=nr.Auto(trials=1, folds=1, families=[family])))
+    made = reproduce(workspace, "paid@1")
+    assert (made.outcome, made.source) == ("identical", "registry")
+
+
 def test_regression_too(workspace: Workspace) -> None:
     model = LGBMRegressor(n_estimators=10, verbose=-1, n_jobs=1)
     run(workspace, pipeline(target="amount", features=["user", "shop"], model=model, metrics=["rmse"]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,27 @@ def test_every_family_learns_every_kind() -> None:
         tried = {row["model"]: row for row in notes["leaderboard"] if "trials" in row}
         assert set(tried) == set(names)
         assert notes["trials"] == {"complete": len(names)}, notes["history"]
+
+
+@pytest.mark.parametrize("kind", ["two", "three"])
+def test_classes_may_be_words_and_judged_by_their_probabilities(kind: str) -> None:
+    names = [family.name for family in FAMILIES if not family.missing(Problem(False, 0)) and family.name != "xgboost"]
+    numbers = lesson(kind, rows=120, metric="log_loss")
+    words = replace(numbers, target=np.array(["high", "low", "mid"])[numbers.target])
+    searched = [
+        nr.Auto(trials=len(names), folds=1, families=names).learn(each).notes["search"] for each in (numbers, words)
+    ]
+    assert searched[1]["trials"] == {"complete": len(names)}, searched[1]["history"]
+    scores = [[row["score"] for row in one["history"] if row["model"] == "lightgbm"] for one in searched]
+    assert scores[0] == scores[1]
+
+
+def test_if_every_trial_fails_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noria.training.search.trial.probabilities", lambda *_: None)
+    notes = nr.Auto(trials=1, folds=1, families=["linear"]).learn(lesson(metric="log_loss")).notes["search"]
+    assert notes["chosen"] == "majority"
+    assert "every trial failed" in notes["note"]
+    assert "needs probabilities" in notes["note"]
 
 
 def test_the_same_seed_and_number_of_trials_give_the_same_model() -> None:

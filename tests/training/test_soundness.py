@@ -124,7 +124,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"weights": Weights(np.zeros(240))}, "Weights gives as weights 0 for every row"),
     ({"weights": Weights([1.0, 2.0])}, "Weights gives as weights float64[2] for 240 rows"),
     ({"weights": Weights(None)}, "Weights gives as weights object[] for 240 rows"),
-    ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False"),
+    ({"weights": nr.recency("9d"), "model": DummyClassifier(), "class_weight": {"a": 1}}, "has no weight for the class False\n  hint: the classes are False, True"),
 ]  # fmt: skip
 
 
@@ -141,6 +141,12 @@ def test_bad_rows_are_explained_and_the_champion_stays(workspace: Workspace) -> 
         assert caught.value.hint, options
     assert registry.get("m@champion").version == 1
     assert len(registry.versions("m")) == 1
+
+
+def test_what_cant_be_judged_is_told_before_the_fit(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noria.training.learner.fit_estimator", lambda *_: pytest.fail("it was fitted"))
+    with pytest.raises(ConfigError, match="metric 'rmse' is of numbers, and the target is text"):
+        run(workspace, pipeline(target="kind", metrics=["accuracy", "rmse"]))
 
 
 def test_infinite_features_are_named(workspace: Workspace, tmp_path: Path) -> None:

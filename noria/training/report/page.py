@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from noria.core.markup import Child, Markup, style, tag
-from noria.training.baselines import ONE_FEATURE
 from noria.training.evaluation import short_text
 from noria.training.metrics import METRICS
 from noria.training.report.charts import around, bar, number, row
@@ -83,7 +82,7 @@ def _figure(report: dict[str, Any], name: str) -> Markup:
     if found is None:
         return tag("div", title, tag("b", "–"), tag("small", "isn't defined for these rows"), class_=style)
     baseline = _best(evaluation, name)
-    against = None if baseline is None else f"baseline {_score(baseline)}"
+    against = None if baseline is None else f"best baseline {_score(baseline)}"
     return tag(
         "div",
         title,
@@ -95,8 +94,8 @@ def _figure(report: dict[str, Any], name: str) -> Markup:
 
 
 def _best(evaluation: dict[str, Any], name: str) -> float | None:
-    """What the best baseline has in a metric, of those that are no models themselves."""
-    found = [one[name] for of, one in evaluation["baselines"].items() if name in one and of != ONE_FEATURE]
+    """What the best baseline has in a metric."""
+    found = [one[name] for one in evaluation["baselines"].values() if name in one]
     return max(found, default=None) if METRICS[name].greater_is_better else min(found, default=None)
 
 

@@ -112,7 +112,12 @@ class Auto:
         winner, notes = contest.result()
         lessons = columns if winner.onehot else plain
         learned = fit_once(winner.estimator, winner.some_of(lessons))
-        return Learned(learned.estimator, learned.inputs, {**learned.notes, "search": notes})
+        added = [step.to_dict() for step in lessons.steps[len(lesson.steps) :]]
+        return Learned(
+            learned.estimator,
+            learned.inputs,
+            {**learned.notes, **({"steps": added} if added else {}), "search": notes},
+        )
 
 
 def problem_of(lesson: Lesson, metric: str) -> Problem:

@@ -247,8 +247,9 @@ class Contest:
                 note = f"the minutes were too short for one trial on all rows: fitted to {rows}"
             else:
                 note = f"the minutes were too short for a single trial: the baseline, {name}, is what was taken"
-                if any(r.end == FAILED for e in self.entrants for r in e.reports):
-                    note = f"every trial failed: the baseline, {name}, is what was taken"
+                failed = [r.reason for e in self.entrants for r in e.reports if r.end == FAILED]
+                if failed:
+                    note = f"every trial failed: the baseline, {name}, is what was taken; the first one: {failed[0]}"
         return winner, self._notes(best, note, chosen)
 
     def _final(self, entrant: Entrant, best: Report) -> Estimator:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.training.estimator import Estimator
+from noria.training.fits import quieten
 from noria.training.search.folds import Fold
 
 Judged = tuple[NDArray[Any], NDArray[np.float64] | None]
-"""Predictions, and the second class's probabilities where there are two classes."""
+"""Predictions, and probabilities where there are classes: of two the second one's, [rows], else [rows, classes]."""
 
 
 class Ended(Exception):  # noqa: N818 (not an error: how a watch ends a fit)
@@ -74,15 +75,23 @@ def _lightgbm(estimator: Any, fold: Fold, watch: Watch, options: dict[str, Any])
         if watch.enough():
             raise lightgbm.callback.EarlyStopException(state.iteration, state.evaluation_result_list or [])
 
+    quieten(estimator)
     callbacks: list[Any] = [after]
     if watch.patience:
         callbacks.append(lightgbm.early_stopping(watch.patience, first_metric_only=True, verbose=False))
         metric = _METRICS["lightgbm"].get(watch.metric)
-        options |= {"eval_X": (fold.judging_x,), "eval_y": (fold.judging_y,), "eval_metric": metric}
+        options |= {"eval_X": (fold.judging_x,), "eval_y": (_numbered(estimator, fold),), "eval_metric": metric}
         if metric is not None:
             estimator.set_params(metric="None")  # else the objective's own comes first
     estimator.fit(fold.x, fold.y, callbacks=callbacks, **options)
     return int(estimator.best_iteration_) if watch.patience and estimator.best_iteration_ else None
+
+
+def _numbered(estimator: Any, fold: Fold) -> NDArray[Any]:
+    """The targets that judge, as LightGBM numbers classes: it does so itself for the learning ones alone."""
+    if not hasattr(estimator, "predict_proba"):
+        return fold.judging_y
+    return np.searchsorted(np.unique(fold.y), fold.judging_y)
 
 
 def _xgboost(estimator: Any, fold: Fold, watch: Watch, options: dict[str, Any]) -> int | None:
@@ -150,7 +159,7 @@ def judged(raw: Any, fold: Fold, estimator: Estimator) -> Judged:
         return raw, None
     classes = np.unique(fold.y)
     if raw.ndim == 2:
-        return classes[raw.argmax(axis=1)], None
+        return classes[raw.argmax(axis=1)], raw
     return classes[(raw > 0.5).astype(int)], raw
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from noria.core import NoriaError
-from noria.training.estimator import Estimator, fresh_copy, scores
+from noria.training.estimator import Estimator, fresh_copy, probabilities
 from noria.training.metrics import METRICS, judge
 from noria.training.search.folds import Fold
 from noria.training.search.report import COMPLETE, FAILED, LATE, PRUNED, RUNGS, Report, is_worse
@@ -104,13 +104,15 @@ class _Attempt:
             if rounds is not None:
                 self.rounds.append(rounds)
             predicted = np.asarray(estimator.predict(fold.judging_x)).reshape(len(fold.judging_y))
-            self.scores.append(self._score((predicted, scores(estimator, fold.judging_x)), fold))
+            self.scores.append(self._score((predicted, probabilities(estimator, fold.judging_x)), fold))
             # After the last fold it is known anyway.
             self._come_to(len(RUNGS) + number, float(np.mean(self.scores)), ends=number < len(self.folds) - 1)
         return COMPLETE
 
     def _score(self, answer: Judged, fold: Fold) -> float:
-        return judge((self.trial.metric,), fold.judging_y, *answer)[self.trial.metric]
+        predicted, given = answer
+        classes = np.unique(fold.y) if given is not None and given.ndim == 2 else None
+        return judge((self.trial.metric,), fold.judging_y, predicted, given, classes=classes)[self.trial.metric]
 
     def _after(self, rounds: int, predict: Callable[[], Judged] | None) -> None:
         self._check_time()
