@@ -32,6 +32,14 @@ elif kind == "catboost":
 
     model = catboost.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False).fit(rows, target)
     predictions, save = model.predict(rows), mlflow.catboost.save_model
+elif kind == "onnx":
+    import mlflow.onnx
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(5, random_state=0).fit(rows.to_numpy(np.float32), target)
+    model = to_onnx(forest, rows.to_numpy(np.float32)[:1])
+    predictions, save = forest.predict(rows.to_numpy(np.float32)), mlflow.onnx.save_model
 else:
     import mlflow.sklearn
     from sklearn.linear_model import LogisticRegression

@@ -263,7 +263,7 @@ def test_mlflow_serves_it_and_predicts_the_same(kind: str, workspace: Workspace,
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["lightgbm", "xgboost", "catboost", "forest"])
+@pytest.mark.parametrize("kind", ["lightgbm", "xgboost", "catboost", "forest", "onnx"])
 def test_a_model_that_mlflow_has_saved_is_imported(kind: str, workspace: Workspace, tmp_path: Path) -> None:
     python = os.environ.get("NORIA_MLFLOW_PYTHON", "")
     if not Path(python).is_file():
