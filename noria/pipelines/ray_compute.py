@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -122,7 +124,7 @@ def connect(address: str) -> Any:
                 _knock(address)
                 ray.init(address, **options)
             else:
-                ray.init(include_dashboard=False, **options)
+                _start(lambda: ray.init(include_dashboard=False, **options))
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"compute = {address!r}: Ray can't be reached: {error}",
@@ -130,6 +132,30 @@ def connect(address: str) -> Any:
                 field="compute",
             ) from error
     return ray
+
+
+def _start(init: Callable[[], Any]) -> None:
+    """Start Ray on this machine from a thread that stays.
+
+    On Linux Ray's processes are killed when the thread that has started them ends, which one of a pool does after each
+    run of a system; whoever used Ray next in this process would be ended by it, without a word.
+    """
+    if threading.current_thread() is threading.main_thread():
+        init()
+        return
+    started = Future[None]()
+
+    def hold() -> None:
+        try:
+            init()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=hold, name="noria-ray", daemon=True).start()
+    started.result()
 
 
 def _knock(address: str) -> None:

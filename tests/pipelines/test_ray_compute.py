@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,3 +99,19 @@ def test_a_users_mistake_is_the_same_error(roots: tuple[Settings, Settings]) -> 
 def test_a_cluster_needs_tables_that_it_can_reach(roots: tuple[Settings, Settings]) -> None:
     with pytest.raises(ConfigError, match="other machines can't write to the tables"):
         tables(replace(roots[1], compute="ray://127.0.0.1:1"))
+
+
+def test_ray_outlives_the_thread_that_has_started_it() -> None:
+    """In a process of its own: where Ray dies, it ends the process that uses it next."""
+    script = """
+import threading, time
+from noria.pipelines.ray_compute import connect
+starter = threading.Thread(target=connect, args=("ray",))
+starter.start()
+starter.join()
+time.sleep(2)
+ray = connect("ray")
+print(ray.get(ray.remote(num_cpus=0)(lambda: "still there").remote(), timeout=60))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "still there\n"), done.stderr

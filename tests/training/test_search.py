@@ -148,6 +148,7 @@ def test_minutes_too_short_for_one_trial_leave_the_estimator_as_it_was() -> None
         (lambda: nr.tune(object(), {"a": nr.integer(1, 2)}), "no parameters that can be set", "get_params"),
         (lambda: nr.log(0, 1), "can't begin at 0", "above 0"),
         (lambda: nr.uniform(2, 1), "nothing in it", "lower"),
+        (lambda: nr.uniform(0, float("inf")), "has no end", "two numbers"),
         (lambda: nr.integer(1, 2.5), "no whole number", "nr.uniform"),  # type: ignore[arg-type]
         (lambda: nr.choice(), "choice\\(\\) of nothing", "nr.choice"),
         (lambda: nr.tune(TREE, DEPTH, folds=0).learn(lesson()), "too few", "allowed: 1"),

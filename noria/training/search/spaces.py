@@ -151,6 +151,8 @@ def plain(value: Any) -> Any:
 def _check_range(low: float, high: float, log: bool) -> None:
     if not low <= high:
         raise ConfigError(f"a space from {low!r} to {high!r} has nothing in it", hint="write the lower limit first")
+    if not float("-inf") < low <= high < float("inf"):
+        raise ConfigError(f"a space from {low!r} to {high!r} has no end", hint="write two numbers: nr.uniform(0.5, 1)")
     if log and low <= 0:
         raise ConfigError(
             f"a logarithmic space can't begin at {low!r}", hint="begin above 0, or leave the logarithm out"
