@@ -11,7 +11,7 @@ import numpy as np
 from noria.core import ConfigError, GateError
 from noria.registry import CHAMPION, Deployments, ModelRegistry, ModelVersion
 from noria.registry.evidence import Evidence, Gate, Needs, Verdict, refusal
-from noria.registry.gates import gate_from_dict
+from noria.registry.gates import Limit, gate_from_dict
 from noria.registry.states import check_move
 from noria.storage import Workspace
 from noria.training.evidence import TestRows, evidence
@@ -52,6 +52,14 @@ def check_gates(gates: Sequence[Gate], metrics: Sequence[str] = ()) -> None:
             )
         if gate.needs.metrics:
             check_metrics(gate.needs.metrics)
+        if isinstance(gate, Limit) and METRICS[gate.metric].greater_is_better == (gate.least is None):
+            wrong, right = ("at_least", "at_most") if gate.most is None else ("at_most", "at_least")
+            better = "more" if METRICS[gate.metric].greater_is_better else "less"
+            raise ConfigError(
+                f"{wrong}({gate.metric!r}, {gate.bound:g}) lets the bad ones through: {better} {gate.metric} is better",
+                hint=f"nr.{right}({gate.metric!r}, {gate.bound:g})",
+                field="gates",
+            )
 
 
 def judge_gates(

@@ -238,7 +238,7 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in METRICS:
-            raise ConfigError(f"unknown metric {name!r}", hint=allowed(METRICS, name), field="metrics")
+            raise ConfigError(f"unknown metric {name!r}", hint=allowed(METRICS, str(name)), field="metrics")
     if not names:
         raise ConfigError("a model needs at least one metric to be judged by", hint=allowed(METRICS), field="metrics")
     return names

@@ -130,6 +130,13 @@ class ModelTrainingPipeline:
             got = getattr(self, name)
             if isinstance(got, str) or not isinstance(got, Sequence):
                 raise wrong(name, f"write a list: {name}=[…]")
+        for part in self.features:
+            if not isinstance(part, (str, FeatureGroup, OnDemand)):
+                raise ConfigError(
+                    f"model {self.name!r}: {part!r} is no feature",
+                    hint="a feature is the name of a column, a feature group or an on-demand feature",
+                    field="features",
+                )
         for gate in self.gates:
             if not isinstance(gate, Gate):
                 raise ConfigError(

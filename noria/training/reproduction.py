@@ -34,6 +34,9 @@ _KNOWN = frozenset(
 ) | {"evaluation", "leakage", "learning", "folds", "notes", "slices"}
 """The parts of a version's parameters that fitting again from the registry takes into account, or that don't matter."""
 
+_SEARCHES = ("tune", "auto")
+"""The learners whose model is one fit of an estimator, with parameters that they have found."""
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -152,6 +155,9 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
     unknown = sorted(name for name, value in kept.items() if name not in _KNOWN and value not in (None, [], {}, False))
     if unknown:
         raise DataError(f"its definition has {', '.join(unknown)}")
+    model = kept.get("model") or {}
+    if model and "class" not in model and model.get("learner") not in _SEARCHES:
+        raise DataError("it was made in another way than by one fit to all training rows")
     if "early_stopping" in kept.get("learning", {}):
         raise DataError("rows that its split had set aside said when to stop")
     estimator = made_estimator(kept[ESTIMATOR])
@@ -175,7 +181,7 @@ def _from_registry(version: ModelVersion, dataset: Dataset, seed: int) -> _Made:
     known = [str(step.to_dict()["step"]) for step in steps if isinstance(step, KnownStep)]
     if known:
         notes.append(f"steps with expressions were taken as they were fitted: {', '.join(known)}")
-    if "class" not in (kept.get("model") or {}):
+    if "class" not in model:
         notes.append("a learner found its parameters: they were fitted again, and not looked for again")
     return _Made(learned, "registry", tuple(notes))
 

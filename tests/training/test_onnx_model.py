@@ -14,6 +14,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from noria.cli import main
 from noria.core import ConfigError, DataError, NoriaError, Settings
 from noria.registry import ModelRegistry, ModelVersion
 from noria.serving import load_servable
@@ -101,6 +102,21 @@ def test_a_regressor_of_scikit_learn_answers_as_there(rows: Any, workspace: Work
     version = import_onnx(workspace, file, "their")
     assert np.allclose(answers(workspace, version, rows[:20])[0], model.predict(rows[:20]), atol=1e-5)
     assert version.signature.outputs == {"prediction": "float64"}
+
+
+def test_an_import_that_no_server_answers_with_says_so(
+    rows: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = LogisticRegression().fit(rows, numbers(rows))
+    (tmp_path / "their.onnx").write_bytes(skl2onnx.to_onnx(model, rows[:1]).SerializeToString())
+    (tmp_path / "system.py").write_text(
+        'import noria as nr\nsystem = nr.System("s", [nr.Source("rows", "rows.csv", schema={"x": "int64"})])\n'
+    )
+    assert main(["models", "import", str(tmp_path / "their.onnx"), "their", "--project", str(tmp_path)]) == 0
+    assert "servers answer with the models of system.py, and it has no their" in capsys.readouterr().out
+    (tmp_path / "system.py").unlink()
+    assert main(["models", "import", str(tmp_path / "their.onnx"), "their", "--project", str(tmp_path)]) == 0
+    assert "system.py" not in capsys.readouterr().out
 
 
 def test_columns_that_are_inputs_of_their_own(workspace: Workspace, tmp_path: Path) -> None:

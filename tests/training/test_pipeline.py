@@ -184,6 +184,7 @@ def test_wrong_definitions_are_refused_at_once() -> None:
         ({"target": "pade"}, "did you mean 'paid'"),
         ({"features": ["at"]}, "is an instant"),
         ({"features": "amount"}, "features= is 'amount'\n  hint: write a list"),
+        ({"features": ["amount", 1]}, "1 is no feature"),
         ({"metrics": "f1"}, "metrics= is 'f1'"),
         ({"steps": nr.Impute()}, "steps= is of type Impute"),
         ({"gates": nr.better("f1")}, "gates= is of type Better"),
@@ -204,6 +205,9 @@ def test_data_that_can_not_be_learned_from_is_explained(workspace: Workspace) ->
         ({"target": pl.lit(True)}, "have the target"),
         ({"target": pl.lit(None, pl.Boolean)}, "has a target"),
         ({"metrics": ["auc"]}, "unknown metric"),
+        ({"metrics": [1]}, "unknown metric 1"),
+        ({"gates": [nr.at_least("log_loss", 0.3)]}, "less log_loss is better\n  hint: nr.at_most('log_loss', 0.3)"),
+        ({"gates": [nr.at_most("accuracy", 0.3)]}, "more accuracy is better"),
         ({"model": LinearRegression(), "features": ["amount"], "metrics": ["roc_auc"]}, "probabilities"),
         ({"steps": [nr.DropMissing(), nr.Encode()]}, "may not drop rows"),
     ]

@@ -104,6 +104,15 @@ def test_the_figures_stand_beside_the_best_baseline() -> None:
     assert f"best baseline {best:.4f}" in page(report, "m@7")
 
 
+def test_a_number_is_the_same_wherever_it_stands() -> None:
+    report = reported(*CASES[0])
+    report["evaluation"]["metrics"]["roc_auc"]["value"] = 0.81254
+    report["importance"]["features"][0]["value"] = 0.012
+    text = page(report, "m@7")
+    assert "The area is 0.8125; " in text
+    assert ">0.0120<" in text
+
+
 def test_what_curves_show_is_what_scikit_learn_says() -> None:
     report = reported(*CASES[0])
     roc = np.array(report["curves"]["roc"])

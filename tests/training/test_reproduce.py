@@ -29,6 +29,7 @@ from noria.core import DataError, IntegrityError, NoProgress, NotFoundError, Set
 from noria.registry import ModelRegistry
 from noria.storage import Put, Workspace
 from noria.training import ModelTrainingPipeline, Reproduction, reproduce
+from noria.training.learner import Learned, Lesson, fit_once
 from noria.training.remembered import _plain, _value, estimator_state, made_estimator
 
 SCHEMA = {"user": "int64", "amount": "float64?", "shop": "str?", "paid": "bool", "at": nr.Timestamp("s")}
@@ -199,6 +200,24 @@ def test_a_function_is_not_kept_then_system_py_has_to_say(workspace: Workspace) 
     assert "its parameter 'func' is <ufunc 'cbrt'>" in " ".join(found.notes)
     with pytest.raises(DataError, match=r"system.py says otherwise now: features, model"):
         reproduce(workspace, "paid", pipeline=pipeline())
+
+
+class Half:
+    """A learner that fits once, to every second row."""
+
+    def learn(self, lesson: Lesson) -> Learned:
+        return fit_once(LogisticRegression(), lesson.part(np.arange(len(lesson)) % 2 == 0))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "half"}
+
+
+def test_a_learner_that_is_no_search_has_to_be_asked_itself(workspace: Workspace) -> None:
+    run(workspace, pipeline(model=Half()))
+    with pytest.raises(DataError, match="from the registry alone: it was made in another way than by one fit"):
+        reproduce(workspace, "paid@1")
+    made = reproduce(workspace, "paid@1", pipeline=pipeline(model=Half()))
+    assert (made.outcome, made.source) == ("identical", "system.py")
 
 
 def test_expressions_in_steps_are_taken_as_they_were_fitted(workspace: Workspace) -> None:

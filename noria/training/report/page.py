@@ -151,14 +151,17 @@ def _importance(report: dict[str, Any]) -> Markup | None:
         tag(
             "tr",
             tag("th", one["name"], scope="row"),
-            tag("td", f"{one['value']:.3g}", class_="number"),
+            tag("td", short_text(one["value"]), class_="number"),
             tag("td", bar(one["value"], one["low"], one["high"], within), class_="picture"),
         )
         for one in shown
     ]
     header = tag(
         "tr",
-        (tag("th", text, scope="col", class_=kind) for text, kind in (("input", None), ("loss", "number"), ("", None))),
+        (
+            tag("th", text, scope="col", class_=kind)
+            for text, kind in (("input", None), ("worse by", "number"), ("", None))
+        ),
     )
     rest = len(found["features"]) - len(shown)
     shuffled = f"By how much {metric} gets worse when an input's values are shuffled among {found['rows']:,} rows."

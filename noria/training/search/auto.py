@@ -144,7 +144,8 @@ def problem_of(lesson: Lesson, metric: str) -> Problem:
     classes = np.unique(lesson.target)
     if METRICS[metric].needs_scores and len(classes) != 2 and metric != "log_loss":
         raise ConfigError(
-            f"metric {metric!r} needs two classes, and the target has {len(classes)}", hint="use accuracy or f1"
+            f"metric {metric!r} needs two classes, and the target has {len(classes)}",
+            hint="use accuracy, f1 or log_loss",
         )
     is_plain = not is_regression and kind in "biu" and np.array_equal(classes, np.arange(len(classes)))
     return Problem(is_regression, lesson.seed, is_plain)
