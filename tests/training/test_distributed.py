@@ -29,6 +29,7 @@ from noria.core import DataError, NoProgress, Schema, Settings
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
+from noria.training.distributed import crew
 from noria.training.distributed.parameters import Shape, Turn, combine, turn_seed
 from noria.training.distributed.partitions import by_rows, cut
 from noria.training.distributed.strategy import trainee
@@ -281,6 +282,23 @@ def test_work_that_kills_every_worker_is_given_up() -> None:
 
     with Crew("ray", 1) as crew, pytest.raises(StorageError, match="5 workers have died of the same work"):
         list(crew.each(os._exit, [(1,)]))
+
+
+def test_a_worker_who_hangs_when_the_others_are_done_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+
+    def hang_once(_: Any, rank: int) -> int:
+        if rank == 1 and not mark.exists():
+            mark.touch()
+            time.sleep(600)
+        return rank
+
+    monkeypatch.setattr(crew, "LAST_SECONDS", 1.0)
+    with crew.Crew("ray", 2) as workers:
+        assert workers.together(hang_once, [(), ()]) == [0, 1]
+        assert workers.lost == 1
 
 
 DRIVER = """

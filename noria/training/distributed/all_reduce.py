@@ -1,7 +1,9 @@
 """`AllReduce`: one network that all workers train together, step by step, with gradients summed over them.
 
-The sums are PyTorch's (`DistributedDataParallel` over gloo), in workers of Ray. Ray Train would start the same process
-group, and needs pandas and pyarrow for it, which noria doesn't have.
+The sums are PyTorch's (over gloo), in workers of Ray. Ray Train would start the same process group, and needs pandas
+and pyarrow for it, which noria doesn't have. PyTorch's `DistributedDataParallel` would sum while gradients are made, for
+which networks of tables are too small; and now and then it waits for ever at its end: it holds Python's lock while
+it waits for a thread that needs the lock (PyTorch 2.13).
 """
 
 from __future__ import annotations
@@ -104,7 +106,6 @@ def train_epochs(
     """One worker's side of some epochs: gives the state after them."""
     torch = import_torch()
     import torch.distributed as group
-    from torch.nn.parallel import DistributedDataParallel
 
     host, port = addresses[0]
     group.init_process_group(
@@ -121,11 +122,7 @@ def train_epochs(
         model.module_.train()
         optimizer = optimizer_of(model, model.module_)
         optimizer.load_state_dict(found["optimizer"])
-        shared, rows, losses = (
-            DistributedDataParallel(model.module_),
-            [tensors(p, shape) for p in parts],
-            found["losses"],
-        )
+        rows, losses = [tensors(part, shape) for part in parts], found["losses"]
         steps = -(-sum(sizes) // model.batch)
         for epoch in range(len(losses), stop):
             torch.manual_seed(turn_seed(seed, epoch, rank))
@@ -135,22 +132,26 @@ def train_epochs(
             for step in range(steps):
                 some = [picked(part, places[step]) for part, places in zip(rows, dealt, strict=True)]
                 batch = tuple(torch.cat([one[column] for one in some]) for column in range(3))
-                total += _step(shared, optimizer, (batch[0], batch[1], batch[2]), shape, group)
+                total += _step(model.module_, optimizer, (batch[0], batch[1], batch[2]), shape, group)
             losses = [*losses, float(total[0] / total[1])]
         return pack_state(model.module_, optimizer, losses)
     finally:
         group.destroy_process_group()
 
 
-def _step(shared: Any, optimizer: Any, batch: Any, shape: Shape, group: Any) -> Any:
+def _step(module: Any, optimizer: Any, batch: Any, shape: Shape, group: Any) -> Any:
     """Gradients of the mean loss over all workers' rows; gives the sum of losses and of weights over them."""
     torch = import_torch()
     optimizer.zero_grad()
-    loss = summed_loss(shared, batch, shape)
+    loss = summed_loss(module, batch, shape)
     sums = torch.stack([loss.detach().double(), batch[2].sum().double()])
     group.all_reduce(sums)
-    # The wrapper divides by the number of workers; the mean is over rows.
-    (loss * (group.get_world_size() / float(sums[1]))).backward()
+    (loss / float(sums[1])).backward()
+    gradients = [one.grad for one in module.parameters() if one.grad is not None]
+    whole = torch.cat([one.ravel() for one in gradients])
+    group.all_reduce(whole)
+    for one, summed in zip(gradients, whole.split([one.numel() for one in gradients]), strict=True):
+        one.copy_(summed.view_as(one))
     optimizer.step()
     return sums
 

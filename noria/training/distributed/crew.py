@@ -19,6 +19,8 @@ MOST_DEATHS = 5
 """So many workers may die of one call: with more, the call itself is deadly."""
 START_SECONDS = 120.0
 """With no worker after so long, there is no room for one."""
+LAST_SECONDS = 120.0
+"""Of workers who need each other, the last one may be so much later than the first; then it hangs."""
 LOOK_SECONDS = 0.5
 """How often the crew looks for new machines."""
 
@@ -149,7 +151,10 @@ class Crew:
     def _gathered(self, running: list[Any]) -> list[Any]:
         left = list(running)
         while left:
-            finished, left = self.ray.wait(left, num_returns=1)
+            patience = None if len(left) == len(running) else LAST_SECONDS
+            finished, left = self.ray.wait(left, num_returns=1, timeout=patience)
+            if not finished:
+                raise self.ray.exceptions.GetTimeoutError(f"{len(left)} of {len(running)} workers hang")
             self.ray.get(finished)  # raises as soon as one fails
         return list(self.ray.get(running))
 
