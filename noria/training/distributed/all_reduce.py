@@ -1,9 +1,9 @@
 """`AllReduce`: one network that all workers train together, step by step, with gradients summed over them.
 
 The sums are PyTorch's (over gloo), in workers of Ray. Ray Train would start the same process group, and needs pandas
-and pyarrow for it, which noria doesn't have. PyTorch's `DistributedDataParallel` would sum while gradients are made, for
-which networks of tables are too small; and now and then it waits for ever at its end: it holds Python's lock while
-it waits for a thread that needs the lock (PyTorch 2.13).
+and pyarrow for it, which noria doesn't have. PyTorch's `DistributedDataParallel` would sum while gradients are made,
+for which networks of tables are too small; and now and then it waits for ever at its end: it holds Python's lock
+while it waits for a thread that needs the lock (PyTorch 2.13).
 """
 
 from __future__ import annotations
