@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,9 +14,13 @@ _LEARNERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost", "torch")
 
 
 def code_state(root: Path) -> dict[str, str]:
-    """Git commit of the project's folder (where it is one), digest of `system.py`, versions of the libraries."""
+    """Git commit of the project's folder (where it is one), digest of `system.py`, versions of the libraries.
+
+    Of those that teach models, the ones that this process has loaded.
+    """
     state = {"python": platform.python_version()}
-    for library in (*_LIBRARIES, *_LEARNERS):
+    loaded = [library for library in _LEARNERS if library.removesuffix("-cpu") in sys.modules]
+    for library in (*_LIBRARIES, *loaded):
         try:
             state[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
