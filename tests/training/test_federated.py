@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import SGDClassifier
+from sklearn.linear_model import SGDClassifier, SGDRegressor
 
 import noria as nr
 from noria.core import ConfigError, DataError, NoProgress
@@ -242,7 +242,11 @@ def test_wrong_definitions_are_refused_at_once() -> None:
         ({"least": 2}, "least from 1 to 1"),
         ({"place": {"osla": "machine"}}, "did you mean 'oslo'"),
         ({"model": RandomForestClassifier()}, 'strategy="vote"'),
+        ({"features": ["a", "b", "a"]}, "features has 'a' twice"),
+        ({"classes": None}, "SGDClassifier tells classes apart"),
+        ({"model": SGDRegressor()}, "SGDRegressor predicts numbers"),
     ):
-        given: dict[str, Any] = {"model": SGD, "clients": {"oslo": load(0)}, "features": FEATURES, **options}
+        given: dict[str, Any] = {"model": SGD, "clients": {"oslo": load(0)}, "features": FEATURES, "classes": CLASSES}
+        given |= options
         with pytest.raises(ConfigError, match=message):
             nr.FederatedTraining(**given)

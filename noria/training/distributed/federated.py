@@ -22,6 +22,7 @@ from noria.pipelines.ray_compute import connect
 from noria.training.distributed.average import Average, run_rounds
 from noria.training.distributed.checkpoints import Checkpoints, check_every, data_key
 from noria.training.distributed.crew import START_SECONDS, cause
+from noria.training.distributed.networks import is_network
 from noria.training.distributed.parameters import Parameters, Shape, Trainee, Turn, Update, checked
 from noria.training.distributed.partitions import Part
 from noria.training.distributed.strategy import trainee
@@ -87,6 +88,9 @@ class FederatedTraining:
         check_every(self.checkpoint)
         if not self.clients or not self.features:
             raise ConfigError("federated training needs clients and the names of their features")
+        if repeated := [name for place, name in enumerate(self.features) if name in self.features[:place]]:
+            raise ConfigError(f"features has {repeated[0]!r} twice", hint="name each once", field="features")
+        self._check_classes()
         if not self.timeout > 0 or not 1 <= self.least <= len(self.clients):
             raise ConfigError(
                 f"timeout={self.timeout!r}, least={self.least!r}",
@@ -95,6 +99,18 @@ class FederatedTraining:
         unknown = [name for name in self.place if name not in self.clients]
         if unknown:
             raise ConfigError(f"place has no client {unknown[0]!r}", hint=allowed(self.clients, unknown[0]))
+
+    def _check_classes(self) -> None:
+        """No client sees the others' rows, so that what there is to tell apart has to be said; a network takes both."""
+        from sklearn.base import is_classifier, is_regressor
+
+        if is_network(self.model):
+            return
+        kind = type(self.model).__name__
+        if self.classes is None and is_classifier(self.model):
+            raise ConfigError(f"{kind} tells classes apart", hint="name all of them: classes=[0, 1]", field="classes")
+        if self.classes is not None and is_regressor(self.model):
+            raise ConfigError(f"{kind} predicts numbers, and classes are given", hint="leave them out", field="classes")
 
     def fit(
         self,
