@@ -13,8 +13,10 @@ demo: $(VENV)/.demo
 	$(BIN)/noria demo
 
 # Files of tests are dealt to three processes: many wait for a server to start, or for a clock.
+# One that hangs is ended after ten minutes, with what its threads were at.
 test: $(VENV)/.dev servers
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1 \
+	  -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 soak: $(VENV)/.dev servers
 	$(BIN)/python -m pytest -m soak -s
