@@ -19,8 +19,8 @@ ANSWER_SECONDS = 10.0
 """How long a broker may take to answer, and a batch to be written."""
 _FIRST_TRY = 2.0
 """How long to wait before looking whether we have been refused: then waiting on is of no use."""
-_RETRY_SECONDS = 15.0
-"""More than librdkafka waits between two tries to connect: a refusal older than that is over."""
+_TOLD_AGAIN = 45.0
+"""librdkafka tells an error that stays the same once in 30 s, and tries within 15: one older than both is over."""
 _PROBE_SECONDS = 2.0
 """How long a port may take to say whether it speaks TLS."""
 
@@ -152,17 +152,20 @@ class KafkaClients:
                     "characters such as & and % of a password are written %26 and %25"
                 )
             else:
-                if self._heard is not None and time.monotonic() - self._heard[0] < _RETRY_SECONDS:
+                if self._heard is not None and time.monotonic() - self._heard[0] < _TOLD_AGAIN:
                     text = self._heard[1]
                 hint = _diagnosis(self._servers, self._tls) or hint
         return StorageError(f"the event log {self._shown} {what}: {self._without_secrets(text)}", hint=hint)
 
     def raise_refused(self, consumer: Any) -> None:
-        """Raise if the brokers have been refusing us for so long that it isn't one of them that starts anew."""
+        """Raise if the brokers have been refusing us for so long that it isn't one of them that starts anew.
+
+        A refusal that lasts may have been told once: so they are asked.
+        """
         refusal = self._refused()
-        if refusal is not None and refusal.last - refusal.since > ANSWER_SECONDS:
+        if refusal is not None and time.monotonic() - refusal.since > ANSWER_SECONDS:
             self.run(lambda: consumer.list_topics(timeout=_FIRST_TRY))
-            self._refusal = None  # others let us in
+            self._refusal = None  # they let us in by now, or others do
 
     def close(self) -> None:
         """Send what waits to be sent, and let go of the clients; consumers are closed by those who have them."""
@@ -194,7 +197,7 @@ class KafkaClients:
         """Of a client's connections, whose calls only time out."""
         if error.code() in (error._AUTHENTICATION, error._SSL):
             now, before = time.monotonic(), self._refusal
-            since = before.since if before is not None and now - before.last < _RETRY_SECONDS else now
+            since = before.since if before is not None and now - before.last < _TOLD_AGAIN else now
             self._refusal = _Refusal(since, now, error.str(), tls=error.code() == error._SSL)
         elif error.code() != error._ALL_BROKERS_DOWN:  # that isn't why
             self._heard = (time.monotonic(), error.str())
@@ -202,7 +205,7 @@ class KafkaClients:
     def _refused(self) -> _Refusal | None:
         """The refusal that still holds, if there is one."""
         now = time.monotonic()
-        return self._refusal if self._refusal is not None and now - self._refusal.last < _RETRY_SECONDS else None
+        return self._refusal if self._refusal is not None and now - self._refusal.last < _TOLD_AGAIN else None
 
     def _without_secrets(self, text: object) -> str:
         shown = str(text)

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -180,6 +181,34 @@ def test_a_reader_that_is_refused_later_says_so(port: int, inner: int, monkeypat
         with pytest.raises(StorageError, match="doesn't let us in") as failed:
             reader.poll(1, BOUND)
         assert PASSWORD not in said(failed)
+        reader.close()
+        log.close()
+
+
+def test_a_refusal_that_the_library_tells_once_is_told(port: int, inner: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    hear = kafka_clients.KafkaClients._hear
+
+    def hear_once(clients: kafka_clients.KafkaClients, error: Any) -> None:  # librdkafka keeps quiet for 30 s
+        refusal = error.code() == error._AUTHENTICATION
+        if not (refusal and told):
+            hear(clients, error)
+        if refusal:
+            told.append(error)
+
+    monkeypatch.setattr(kafka_clients.KafkaClients, "_hear", hear_once)
+    login = {"sasl_mechanism": "PLAIN", "sasl_username": "me", "sasl_password": PASSWORD}
+    with gate(port, inner, {"me": PASSWORD}) as made:
+        log = open_log(url(port, "SASL_PLAINTEXT", **login))
+        log.create("once")
+        reader = log.reader("once", "g")
+        reader.poll(1, 0.5)
+        told.clear()
+        monkeypatch.setattr(kafka_clients, "ANSWER_SECONDS", 2.0)
+        made.users["me"] = "another"
+        made.drop()
+        with pytest.raises(StorageError, match="doesn't let us in"):
+            reader.poll(1, BOUND)
         reader.close()
         log.close()
 
