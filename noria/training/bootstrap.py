@@ -51,19 +51,17 @@ class Rows:
 
     Attributes:
         units: [rows] the number of the unit that each row belongs to, from 0 on; None when each is its own.
-        weights: [rows] how much each counts; None when all count alike.
         seed: of what is drawn.
     """
 
     count: int
     units: NDArray[np.int64] | None = None
-    weights: _Floats | None = None
     seed: int = 0
 
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """The same for some rows; the units are numbered anew."""
         units = None if self.units is None else np.unique(self.units[rows], return_inverse=True)[1]
-        return Rows(len(rows), units, None if self.weights is None else self.weights[rows], self.seed)
+        return Rows(len(rows), units, self.seed)
 
     @property
     def drawn(self) -> int:
@@ -96,14 +94,12 @@ def intervals(
         most_rows: of more rows, a part is drawn.
         most: so many draws at most.
     """
-    weights = np.ones(rows.count) if rows.weights is None else rows.weights
-    values = np.array([_value(one, weights) for one in tasks])
+    values = _values(tasks)
     part, scale = _part(rows, most_rows)
     centres = values
     if part is not None:
         rows, tasks = rows.take(part), [Task(one.metric, one.answers.take(part)) for one in tasks]
-        weights = weights[part]
-        centres = np.array([_value(one, weights) for one in tasks])
+        centres = _values(tasks)
     draws = _draws(tasks, rows, min(most, max(FEWEST_RESAMPLES, _WORK // max(1, rows.count))))
     units = rows.drawn / scale**2
     biased = [one.metric.biased for one in tasks]
@@ -118,8 +114,9 @@ def intervals(
     return found, differences
 
 
-def _value(one: Task, weights: _Floats) -> float:
-    return one.metric.value(one.answers, weights)
+def _values(tasks: Sequence[Task]) -> _Floats:
+    """[tasks] each metric of all its rows."""
+    return np.array([one.metric.value(one.answers) for one in tasks])
 
 
 def _part(rows: Rows, most_rows: int) -> tuple[NDArray[np.int64] | None, float]:
@@ -159,8 +156,7 @@ def drawer(rows: Rows) -> Callable[[np.random.Generator, int], _Floats]:
         if len(made) != sets:
             made = np.empty((sets, units))
         _count(made, random.integers(0, 2**63, sets, dtype=np.uint64))
-        weights = made if order is None else made[:, order]
-        return weights if rows.weights is None else weights * rows.weights
+        return made if order is None else made[:, order]
 
     return draw
 

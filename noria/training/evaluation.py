@@ -19,7 +19,7 @@ from noria.training.answers import Answers, answer
 from noria.training.baselines import Given, baselines
 from noria.training.bootstrap import FEWEST_RESAMPLES, LEVEL, Interval, Rows, Task, intervals, metric_tasks
 from noria.training.learner import Learned
-from noria.training.metrics import METRICS, check_answers, judge
+from noria.training.metrics import METRICS, check_answers
 from noria.training.slices import Slice, Sliced, sliced
 
 FEW = 20
@@ -47,7 +47,6 @@ class Trial:
         time: the column of `frame` that has them.
         entities: the columns of each entity that the rows belong to.
         slices: by what to slice; nothing for the default.
-        weights: [rows] how much each row counts when it judges; None when all count alike.
         seed: of everything random.
     """
 
@@ -62,7 +61,6 @@ class Trial:
     time: str | None = None
     entities: Sequence[Sequence[str]] = ()
     slices: Sequence[Slice] = ()
-    weights: NDArray[np.float64] | None = None
     seed: int = 0
 
 
@@ -153,7 +151,7 @@ def evaluate(trial: Trial) -> Evaluation:
     answers = answer(trial.learned, shown.select(trial.inputs), truth)
     check_answers(names, answers)
     guesses = baselines(_given(trial, shown, truth, answers))
-    scored = {name: _scored(names, guess.answers, trial.weights, trial.test) for name, guess in guesses.items()}
+    scored = {name: _scored(names, guess.answers) for name, guess in guesses.items()}
     entity, rows = _rows(trial, shown)
     rivals = {name: guesses[name].answers for name, values in scored.items() if names[0] in values}
     metrics, differences = _judged(names, answers, rivals, rows)
@@ -194,11 +192,8 @@ def _distinct(frame: pl.DataFrame, keys: Sequence[str]) -> int:
     return int(frame.select(pl.struct(keys).n_unique()).item())
 
 
-def _scored(
-    names: tuple[str, ...], answers: Answers, weights: NDArray[np.float64] | None, test: NDArray[np.bool_]
-) -> dict[str, float]:
-    given = None if weights is None else weights[test]
-    values = judge(names, answers.truth, answers.predicted, answers.given, classes=answers.known, weights=given)
+def _scored(names: tuple[str, ...], answers: Answers) -> dict[str, float]:
+    values = {name: METRICS[name].value(answers) for name in names}
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
@@ -207,8 +202,7 @@ def _rows(trial: Trial, shown: pl.DataFrame) -> tuple[tuple[str, ...], Rows]:
 
     The fewest, for then the fewest rows are taken to be independent of each other.
     """
-    weights = None if trial.weights is None else trial.weights[trial.test]
-    rows = Rows(len(shown), None, weights, trial.seed)
+    rows = Rows(len(shown), seed=trial.seed)
     counts = {tuple(keys): _distinct(shown, keys) for keys in trial.entities}
     enough = {keys: count for keys, count in counts.items() if FEWEST_ENTITIES <= count < len(shown)}
     if not enough:

@@ -183,7 +183,7 @@ def _drawn(version: ModelVersion, frame: pl.DataFrame, seed: int) -> Rows:
     if not keys or not set(keys) <= set(frame.columns):
         return Rows(len(frame), seed=seed)
     units = frame.select(pl.struct(keys).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
-    return Rows(len(frame), units, seed=seed)
+    return Rows(len(frame), units, seed)
 
 
 def interval_of_gain(metric: str, ours: Answers, theirs: Answers, rows: Rows) -> tuple[float, float]:

@@ -189,14 +189,6 @@ def test_rows_of_one_class_can_not_judge_a_ranking() -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_weights_count_when_rows_judge() -> None:
-    one = trial()
-    weights = np.where(made()[0]["shop"].fill_null(0).to_numpy() == 3, 0.0, 1.0)
-    heavier = evaluate(trial(weights=weights))
-    assert heavier.metrics["roc_auc"].value > evaluate(one).metrics["roc_auc"].value + 0.02
-    assert heavier.baselines["majority"]["accuracy"] != evaluate(one).baselines["majority"]["accuracy"]
-
-
 def test_the_same_seed_judges_the_same(judged: Evaluation) -> None:
     assert evaluate(trial()).to_dict() == judged.to_dict()
 
