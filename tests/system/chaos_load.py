@@ -100,9 +100,9 @@ class Load:
             started = time.monotonic()
             with contextlib.suppress(OSError, EOFError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.redis_port)
-                writer.write(b"PING\r\n")  # any answer will do, even that a password is missing
-                await reader.readline()
-                writer.close()
+                with contextlib.closing(writer):
+                    writer.write(b"PING\r\n")  # any answer will do, even that a password is missing
+                    await reader.readline()
             self.pings.append((started, time.monotonic() - started))
             await asyncio.sleep(0.1)
 
