@@ -358,5 +358,6 @@ def _entities(pipeline: ModelTrainingPipeline) -> dict[str, str]:
 
 def _example(pipeline: ModelTrainingPipeline, examples: Examples) -> dict[str, Any]:
     """The first row, of those that have everything if there is one."""
-    complete = examples.inputs.drop_nulls()
+    near = examples.inputs.head(1_000).drop_nulls()  # mostly there is one: looking at a million rows takes 0.1 s
+    complete = near if len(near) else examples.inputs.drop_nulls()
     return {"instances": (complete if len(complete) else examples.inputs).head(1).to_dicts()}

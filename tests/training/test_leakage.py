@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeClassifier
 
 import noria as nr
@@ -24,9 +26,9 @@ TIMES = np.arange(ROWS, dtype=np.int64)
 
 
 def found(split: Any, inputs: pl.DataFrame = NOISE, **options: Any) -> Any:
-    given: dict[str, Any] = {"times": None, "entities": None, **options}
-    train, test = split.masks(given["times"], len(inputs), 0, given["entities"], TARGET)
-    return find_leakage(inputs, TARGET, train, test, split=split, **given)
+    more: dict[str, Any] = {"times": None, "entities": None, **options}
+    train, test = split.masks(more["times"], len(inputs), 0, more["entities"], TARGET)
+    return find_leakage(inputs, TARGET, train, test, split=split, **more)
 
 
 def test_clean_rows_are_left_alone() -> None:
@@ -82,6 +84,17 @@ def test_copies_on_both_sides() -> None:
     coarse = NOISE.select("b")
     assert found(nr.RandomSplit(), coarse).copies == 1.0
     assert found(nr.RandomSplit(), coarse).warnings == [], "five values come again by chance"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, None])] * 6, st.integers(0, 2)), min_size=20, max_size=60))
+def test_copies_are_the_rows_that_are_equal_in_all_columns(rows: list[tuple[float | None, ...]]) -> None:
+    inputs = pl.DataFrame(rows, [*((f"x{at}", pl.Float64) for at in range(6)), ("n", pl.Int64)], orient="row")
+    train, test = np.arange(len(rows)) % 2 == 0, np.arange(len(rows)) % 2 == 1
+    known = set(rows[::2])
+    same = np.mean([row in known for row in rows[1::2]])
+    judged = find_leakage(inputs, np.zeros(len(rows), np.int64), train, test, split=nr.RandomSplit())
+    assert judged.copies == same
 
 
 @pytest.mark.parametrize(
