@@ -1,4 +1,8 @@
-"""CatBoost's models behind matrices: it wants categories as integers beside numbers, and knows no Boolean classes."""
+"""Models of CatBoost and XGBoost behind matrices, and with classes of any kind.
+
+CatBoost wants categories as integers beside numbers, and knows no Boolean classes; XGBoost's classes are 0, 1, 2 and so
+on.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,22 @@ def _codes(column: NDArray[Any]) -> NDArray[np.int32]:
     return np.asarray(np.where(np.isnan(column), _NONE, column), np.int32)
 
 
+def are_codes(classes: NDArray[Any]) -> bool:
+    """Whether classes, in order, are 0, 1, 2 and so on."""
+    return classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+
+
+def library_model(estimator: Any) -> Any:
+    """The library's own model behind a fitted estimator; mostly that itself."""
+    return estimator.model if isinstance(estimator, ByCodes) else estimator
+
+
 class ByCodes:
-    """A fitted model of CatBoost that reads matrices and answers with the target's own classes.
+    """A fitted model of CatBoost or XGBoost that reads matrices and answers with the target's own classes.
 
     Attributes:
-        model: of CatBoost; its classes are 0, 1, ….
-        categories: the places of columns that are codes.
+        model: the library's; its classes are 0, 1, ….
+        categories: the places of columns that are codes, which CatBoost is given apart.
         classes_: by their codes; there are none where numbers are predicted.
     """
 

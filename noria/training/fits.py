@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core import ConfigError, DataError
-from noria.training.categorical import ByCodes, as_frame
+from noria.training.categorical import ByCodes, are_codes, as_frame, library_model
 from noria.training.estimator import Estimator
 from noria.training.families import Family
 
@@ -101,7 +101,7 @@ def fit_estimator(estimator: Any, family: Family, rows: Rows, terms: Terms, seed
 
 def stopped_at(estimator: Any) -> int | None:
     """How many rounds (or epochs) a model consists of that has stopped early."""
-    model = estimator.model if isinstance(estimator, ByCodes) else estimator
+    model = library_model(estimator)
     best = getattr(model, "best_epoch_", None)
     if best is not None:
         return int(best)
@@ -148,12 +148,15 @@ def _lightgbm(estimator: Any, rows: Rows, terms: Terms) -> Any:
 
 
 def _xgboost(estimator: Any, rows: Rows, terms: Terms) -> Any:
-    if rows.target.dtype.kind in "OUS":
-        raise ConfigError(
-            "XGBoost tells classes apart by numbers from 0, and the target is text",
-            hint="make a number or a Boolean of it: target=nr.col(…) == …; LightGBM and scikit-learn take text",
-            field="target",
-        )
+    classes = np.unique(rows.target) if hasattr(estimator, "predict_proba") else None
+    if classes is None or are_codes(classes):
+        return _xgboost_of_codes(estimator, rows, terms)
+    held = terms.held and replace(terms.held, target=np.searchsorted(classes, terms.held.target))
+    rows = replace(rows, target=np.searchsorted(classes, rows.target))
+    return ByCodes(_xgboost_of_codes(estimator, rows, replace(terms, held=held)), (), classes)
+
+
+def _xgboost_of_codes(estimator: Any, rows: Rows, terms: Terms) -> Any:
     options: dict[str, Any] = {}
     if terms.categories:
         kinds = ["c" if place in set(terms.categories) else "q" for place in range(len(terms.columns))]

@@ -19,6 +19,7 @@ from noria.pipelines import Step, steps, steps_from_dict
 from noria.pipelines.blocks import Blocks
 from noria.pipelines.steps import FittedStep
 from noria.registry import Gate
+from noria.training.categorical import library_model
 from noria.training.estimator import Estimator
 
 ESTIMATOR, SEED, GATES = "estimator", "seed", "gates"
@@ -37,7 +38,7 @@ def remembered(gates: Sequence[Gate], estimator: Estimator, seed: int) -> dict[s
     """
     found: dict[str, Any] = {SEED: seed, GATES: [gate.to_dict() for gate in gates]}
     try:
-        found[ESTIMATOR] = estimator_state(estimator)
+        found[ESTIMATOR] = estimator_state(library_model(estimator))
     except NotKeptError as error:
         found[ESTIMATOR] = {"not_kept": str(error)}
     return found

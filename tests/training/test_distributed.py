@@ -29,6 +29,7 @@ from noria.core import DataError, NoProgress, Schema, Settings
 from noria.registry import ModelRegistry
 from noria.serving import load_servable
 from noria.storage import Workspace
+from noria.training.categorical import library_model
 from noria.training.distributed import crew
 from noria.training.distributed.parameters import Shape, Turn, combine, turn_seed
 from noria.training.distributed.partitions import by_rows, cut
@@ -157,7 +158,16 @@ def test_boosting_over_workers_is_nearly_the_central_model(model: Any) -> None:
     assert apart.mean() < 0.03
     assert abs(quality(distributed) - quality(central)) < 0.01
     assert fast_predictor(distributed) is not None
-    assert "machines" not in distributed.get_params()
+    assert "machines" not in library_model(distributed).get_params()
+
+
+def test_boosting_over_workers_takes_classes_that_are_words() -> None:
+    words = np.where(TARGET, "yes", "no").astype(object)
+    model = xgboost.XGBClassifier(n_estimators=5, max_depth=3)
+    learned: Any = nr.DistributedTraining(model, partitions=2, workers=1).learn(replace(TAUGHT, target=words)).estimator
+    numbers: Any = nr.DistributedTraining(model, partitions=2, workers=1).learn(TAUGHT).estimator
+    assert learned.classes_.tolist() == ["no", "yes"]
+    assert (learned.predict(MATRIX) == np.where(numbers.predict(MATRIX), "yes", "no")).all()
 
 
 def test_a_partition_of_one_class_is_told() -> None:

@@ -28,7 +28,7 @@ from noria.storage import Workspace
 from noria.training import answers
 from noria.training.answers import answer
 from noria.training.fast import FastPredictor, predictor_of
-from noria.training.formats import keep
+from noria.training.formats import keep, restore
 from noria.training.inputs import ModelInputs
 from noria.training.learner import Learned, Lesson, fit_once
 
@@ -106,6 +106,32 @@ def test_more_classes_than_two(name: str) -> None:
     made = np.asarray(learned.estimator.predict(learned.inputs.matrix(frame)))
     assert made.shape == (len(frame),)
     assert made.dtype == target.dtype
+
+
+@pytest.mark.parametrize("early_stopping", [None, 3])
+@pytest.mark.parametrize("classes", [[False, True], ["no", "yes"], [1, 2], ["a", "b", "c"], [-1.0, 7.0]])
+def test_xgboost_answers_with_the_targets_own_classes(
+    classes: list[Any], early_stopping: int | None, tmp_path: Path
+) -> None:
+    given = lesson(classes=len(classes), seed=1, early_stopping=early_stopping)
+    codes = given.target.astype(np.int64)
+    target = np.array(classes, object if isinstance(classes[0], str) else None)[codes]
+    plain: Any = fit_once(MODELS["xgboost"], replace(given, target=codes)).estimator
+    learned = fit_once(MODELS["xgboost"], replace(given, target=target))
+    estimator: Any = learned.estimator
+    matrix = learned.inputs.matrix(given.inputs)
+    assert estimator.predict(matrix).tolist() == [classes[code] for code in plain.predict(matrix)]
+    assert np.array_equal(estimator.predict_proba(matrix), plain.predict_proba(matrix))
+    assert estimator.classes_.tolist() == classes
+    predictor = predictor_of(estimator)
+    assert isinstance(predictor, FastPredictor)
+    assert predictor.predict(matrix)[0].tolist() == estimator.predict(matrix).tolist()
+    kept = keep(estimator, Settings(tmp_path))
+    assert kept.spec["format"] == "xgboost"
+    for name, data in kept.files.items():
+        (tmp_path / name).write_bytes(data)
+    again = restore(kept.spec, {name: tmp_path / name for name in kept.files}, Settings(tmp_path), "late")
+    assert np.asarray(again.predict(matrix)).tolist() == estimator.predict(matrix).tolist()
 
 
 @pytest.mark.parametrize(

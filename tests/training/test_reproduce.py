@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from catboost import CatBoostClassifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightgbm import LGBMClassifier, LGBMRegressor
@@ -97,6 +98,7 @@ def changed(workspace: Workspace, **parts: Any) -> None:
         ),
         LGBMClassifier(n_estimators=5, verbose=-1, random_state=0, n_jobs=1, extra_trees=True),
         XGBClassifier(n_estimators=5, random_state=0, n_jobs=1, subsample=0.5),
+        CatBoostClassifier(iterations=5, random_seed=0, thread_count=1, verbose=False),
     ],
     ids=lambda model: type(model).__name__,
 )

@@ -237,6 +237,15 @@ def test_boosting_is_pruned_by_rounds(library: str) -> None:
     assert unpruned.notes["search"]["trials"] == {"complete": 8}
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "accuracy"])
+def test_xgboost_is_tuned_for_classes_that_are_words(metric: str) -> None:
+    numbers, space = lesson(metric=metric), {"learning_rate": nr.log(1e-3, 0.5)}
+    words = replace(numbers, target=np.array(["no", "yes"], object)[numbers.target.astype(int)])
+    found = [nr.tune(boosting("xgboost"), space, trials=5).learn(each).notes["search"] for each in (numbers, words)]
+    ends, ours = ([(row.get("end"), row.get("score")) for row in one["history"]] for one in found)
+    assert ends == ours
+
+
 def test_a_bar_ends_boosting_at_its_first_rung() -> None:
     given = lesson(metric="roc_auc")
     half = np.arange(len(given)) < 120

@@ -114,7 +114,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"target": nr.col("x") / 0 * 0, "model": LinearRegression(), "metrics": ["rmse"]}, "the target is NaN in 300 of 300"),
     ({"target": INFINITE, "model": LinearRegression(), "metrics": ["rmse"]}, "the target is infinite in"),
     ({"target": "kind", "model": LinearRegression(), "metrics": ["rmse"]}, "predicts numbers, and the target is text"),
-    ({"target": "kind", "model": xgboost}, "XGBoost tells classes apart by numbers"),
     ({"target": "x", "model": DecisionTreeClassifier()}, "DecisionTreeClassifier can't learn from these rows: Unknown label"),
     ({"features": ["gone", "blank"]}, "no feature has a value in any of the 240 training rows"),
     ({"split": nr.GroupSplit(by="y"), "target": "y"}, "training rows have the target"),

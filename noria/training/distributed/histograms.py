@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar
 
 import numpy as np
 
-from noria.core import ConfigError, DataError, MissingExtraError, task
+from noria.core import ConfigError, MissingExtraError, task
+from noria.training.categorical import ByCodes, are_codes
 from noria.training.distributed.crew import Address, Crew
 from noria.training.distributed.parameters import turn_seed
 from noria.training.distributed.partitions import Part, check_classes
@@ -62,8 +63,10 @@ class Histograms:
         ranks = min(crew.size(), job.count)
         if job.shape.classes is not None:
             check_classes(job.partition % ranks, job.target, job.shape.classes, all_of_them=True)
-            self._check_numbered(job)
         work = with_lightgbm if library(job.estimator) == "lightgbm" else with_xgboost
+        classes = None if library(job.estimator) == "lightgbm" else job.shape.classes
+        if classes is not None and not are_codes(classes):  # XGBoost knows no others
+            job = replace(job, target=np.searchsorted(classes, job.target))
         kept = job.checkpoints.read(f"trees-{ranks}")
         if kept is None:
             parts, model = job.parts(crew), crew.put(seeded(job))
@@ -71,15 +74,9 @@ class Histograms:
                 kept = crew.together(work, [(model, *parts[rank::ranks]) for rank in range(ranks)])[0]
             job.checkpoints.write(f"trees-{ranks}", kept)
         estimator: Estimator = pickle.loads(kept)  # of a worker of ours, or of the run's own folder
+        if classes is not None and not are_codes(classes):
+            estimator = ByCodes(estimator, (), classes)
         return estimator, {"workers": ranks}
-
-    def _check_numbered(self, job: Job) -> None:
-        classes = job.shape.classes
-        if library(job.estimator) == "xgboost" and not np.array_equal(classes, np.arange(len(classes))):  # type: ignore[arg-type]
-            raise DataError(
-                f"XGBoost's classes are 0, 1, …, and the target has {', '.join(map(str, classes))}",  # type: ignore[arg-type]
-                hint="number the classes in the target's expression",
-            )
 
 
 def library(estimator: Estimator) -> str:

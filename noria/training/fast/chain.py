@@ -1,11 +1,13 @@
-"""Pipelines of scikit-learn: scaling and imputing, number by number, before a model that has a formula."""
+"""Around a model that has a formula: scaling and imputing in pipelines of scikit-learn, and classes by their codes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.training.fast.formula import Formula, Matrix, Predicted, none_infinite
 
@@ -27,6 +29,16 @@ def chain(pipeline: Any, final: Formula) -> Formula | None:
         return final.compute(matrix)
 
     return Formula(int(pipeline.n_features_in_), compute, alone=final.alone)
+
+
+def with_classes(coded: Formula, classes: NDArray[Any] | None) -> Formula:
+    """A formula that says 0, 1, 2 and so on, with the classes that they stand for."""
+
+    def compute(matrix: Matrix) -> Predicted | None:
+        answer = coded.compute(matrix)
+        return answer if answer is None or classes is None else (classes[answer[0]], answer[1])
+
+    return replace(coded, compute=compute)
 
 
 def _change(step: Any) -> Change | None:

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from noria.training.categorical import ByCodes
 from noria.training.estimator import Estimator, scores
-from noria.training.fast.chain import chain
+from noria.training.fast.chain import chain, with_classes
 from noria.training.fast.check import agrees
 from noria.training.fast.formula import Formula, Matrix, Predicted
 
@@ -108,6 +109,9 @@ def fast_predictor(estimator: Estimator, rows: Matrix | None = None) -> FastPred
 def _formula(estimator: Any) -> Formula | None:
     kind = type(estimator)
     name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    if isinstance(estimator, ByCodes):
+        coded = None if estimator.categories else _formula(estimator.model)
+        return None if coded is None else with_classes(coded, getattr(estimator, "classes_", None))
     if name == "sklearn.Pipeline":
         last = fast_predictor(estimator.steps[-1][1])
         return None if last is None else chain(estimator, last.formula)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from noria.training.categorical import ByCodes
+from noria.training.categorical import ByCodes, library_model
 from noria.training.formats.facts import FILE, damaged, dump_facts, load_facts
 from noria.training.formats.format import UnkeepableError, type_name
 
@@ -24,7 +24,7 @@ class CatBoost:
     files: tuple[str, ...] = (CBM, FILE)
 
     def takes(self, estimator: Any) -> bool:
-        return type_name(estimator) in CLASSES or (isinstance(estimator, ByCodes) and self.takes(estimator.model))
+        return type_name(library_model(estimator)) in CLASSES
 
     def libraries(self, estimator: Any) -> set[str]:
         return {"catboost"}

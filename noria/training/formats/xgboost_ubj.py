@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from noria.training.categorical import ByCodes, library_model
 from noria.training.formats.facts import FILE, damaged, dump_facts, load_facts
 from noria.training.formats.format import UnkeepableError, type_name
 from noria.training.formats.sound_xgboost import check_xgboost
@@ -18,21 +19,24 @@ CLASSES = tuple(
 
 
 class XgBoost:
-    """Keeps the `Format` contract for XGBoost's estimators. A subclass may compute something else."""
+    """Keeps the `Format` contract for XGBoost's estimators, also `ByCodes`. A subclass may compute something else."""
 
     name = "xgboost"
     files: tuple[str, ...] = (UBJ, FILE)
 
     def takes(self, estimator: Any) -> bool:
-        return type_name(estimator) in CLASSES
+        return type_name(library_model(estimator)) in CLASSES
 
     def libraries(self, estimator: Any) -> set[str]:
         return {"xgboost"}
 
     def dump(self, estimator: Any) -> dict[str, bytes]:
+        classes = getattr(estimator, "classes_", None) if isinstance(estimator, ByCodes) else None
+        estimator = library_model(estimator)
         if not estimator.__sklearn_is_fitted__():
             raise UnkeepableError("it isn't fitted")
         facts = {
+            "classes": classes,
             "class": type_name(estimator),
             "parameters": _parameters(estimator),
             "evals_result": getattr(estimator, "evals_result_", None),
@@ -49,7 +53,7 @@ class XgBoost:
             setattr(estimator, name, value)  # as they were given, not as the file spells them out
         if facts.get("evals_result"):
             estimator.evals_result_ = facts["evals_result"]
-        return estimator
+        return estimator if facts.get("classes") is None else ByCodes(estimator, (), facts["classes"])
 
 
 def read_estimator(file: Path, kind: str, parameters: Mapping[str, Any]) -> Any:

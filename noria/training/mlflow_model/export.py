@@ -102,7 +102,7 @@ def _flavors(version: ModelVersion, schema: Schema, model: dict[str, Any], folde
     # A native flavor gets the columns as they are, so that it would be wrong where steps are between.
     is_plain = not version.spec["steps"] and all(field.is_number or field.dtype == "bool" for field in schema)
     native = _FLAVORS.get(model["format"])
-    # CatBoost's own file says codes where the target's classes are others, and noria's part of it says the classes.
+    # The library's own file says codes where the target's classes are others, and noria's part of it says the classes.
     if is_plain and native and not model["class"].endswith(".ByCodes"):
         flavors[native] = _native(native, model, folder)
     return flavors

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from noria.pipelines import apply_steps
 from noria.training.answers import Answers, answer
 from noria.training.bootstrap import LEVEL, Rows, drawer
+from noria.training.categorical import library_model
 from noria.training.learner import Learned
 from noria.training.metrics import METRICS
 
@@ -97,7 +98,7 @@ def _measured(name: str, lost: NDArray[np.float64]) -> dict[str, Any]:
 
 def native_importance(learned: Learned, frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The library's own importances of the columns after the steps, as shares; nothing where it has none."""
-    shares = getattr(learned.estimator, "feature_importances_", None)
+    shares = getattr(library_model(learned.estimator), "feature_importances_", None)
     if shares is None:
         return []
     shares = np.asarray(shares, np.float64).ravel()
@@ -112,7 +113,8 @@ def native_importance(learned: Learned, frame: pl.DataFrame) -> list[dict[str, A
 def learning_curve(estimator: Any) -> dict[str, list[float]]:
     """What a library tells of each round: by series; nothing where it tells nothing."""
     for read in (_evaluations, _scores, _losses):
-        found = {name: _rounds(values) for name, values in read(estimator).items() if len(values) > 1}
+        told = read(library_model(estimator))
+        found = {name: _rounds(values) for name, values in told.items() if len(values) > 1}
         if found:
             return found
     return {}

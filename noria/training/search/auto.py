@@ -90,7 +90,7 @@ class Auto:
         budget = self.budget.begun()
         problem = problem_of(lesson, metric)
         storage = open_storage(lesson.directory)
-        chosen = {f: f.missing(problem) for f in FAMILIES if self.families is None or f.name in self.families}
+        chosen = {f: f.missing() for f in FAMILIES if self.families is None or f.name in self.families}
         if all(chosen.values()):
             raise ConfigError(
                 f"no family can be tried: {', '.join(set(chosen.values()))}",
@@ -147,8 +147,7 @@ def problem_of(lesson: Lesson, metric: str) -> Problem:
             f"metric {metric!r} needs two classes, and the target has {len(classes)}",
             hint="use accuracy, f1 or log_loss",
         )
-    is_plain = not is_regression and kind in "biu" and np.array_equal(classes, np.arange(len(classes)))
-    return Problem(is_regression, lesson.seed, is_plain)
+    return Problem(is_regression, lesson.seed)
 
 
 def folds_for(rows: int) -> int:

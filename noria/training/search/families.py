@@ -23,12 +23,10 @@ class Problem:
     Attributes:
         is_regression: numbers instead of classes.
         seed: of everything random.
-        is_plain: whether the classes are 0, 1, 2 and so on.
     """
 
     is_regression: bool
     seed: int
-    is_plain: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,6 @@ class Family:
         space: of the parameters.
         rounds: the parameter that says how many rounds of boosting; empty for other models.
         onehot: whether text becomes a column for each category, instead of a number.
-        plain_classes: whether classes must be 0, 1, 2 and so on.
     """
 
     name: str
@@ -53,15 +50,10 @@ class Family:
     space: Mapping[str, Space]
     rounds: str = ""
     onehot: bool = False
-    plain_classes: bool = False
 
-    def missing(self, problem: Problem) -> str:
+    def missing(self) -> str:
         """Why it can't be tried; empty if it can."""
-        if find_spec(self.library) is None:
-            return f"{self.library} is not installed"
-        if self.plain_classes and not (problem.is_regression or problem.is_plain):
-            return "it needs classes that are 0, 1, 2 and so on"
-        return ""
+        return "" if find_spec(self.library) is not None else f"{self.library} is not installed"
 
 
 def _linear(problem: Problem, parameters: Mapping[str, Any]) -> Estimator:
@@ -193,7 +185,6 @@ FAMILIES: tuple[Family, ...] = (
             "reg_lambda": log(1e-3, 100.0),
         },
         rounds="n_estimators",
-        plain_classes=True,
     ),
     Family(
         "catboost",

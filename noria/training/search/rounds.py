@@ -7,12 +7,13 @@ LightGBM and XGBoost tell after each round what they have so far; CatBoost tells
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.training.categorical import are_codes
 from noria.training.estimator import Estimator
 from noria.training.fits import quieten
 from noria.training.search.folds import Fold
@@ -51,6 +52,18 @@ def library_of(estimator: Estimator) -> str:
         if library in _WATCHED:
             return library
     return ""
+
+
+def as_read(estimator: Estimator, fold: Fold) -> Fold:
+    """The fold as the estimator's library reads it: XGBoost's classes are 0, 1, 2 and so on, in the same order."""
+    if library_of(estimator) != "xgboost" or not hasattr(estimator, "predict_proba"):
+        return fold
+    known = np.unique(fold.y)
+    if are_codes(known):
+        return fold
+    places = {value: place for place, value in enumerate([*known, *np.setdiff1d(fold.judging_y, known)])}
+    y, judging_y = (np.array([places[value] for value in part]) for part in (fold.y, fold.judging_y))
+    return replace(fold, y=y, judging_y=judging_y)
 
 
 def fit_watched(estimator: Estimator, fold: Fold, watch: Watch) -> int | None:

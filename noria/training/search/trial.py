@@ -14,7 +14,7 @@ from noria.training.estimator import Estimator, fresh_copy, probabilities
 from noria.training.metrics import METRICS, judge
 from noria.training.search.folds import Fold
 from noria.training.search.report import COMPLETE, FAILED, LATE, PRUNED, RUNGS, Report, is_worse
-from noria.training.search.rounds import Ended, Judged, Watch, fit_watched
+from noria.training.search.rounds import Ended, Judged, Watch, as_read, fit_watched
 
 Clock = Callable[[], float]
 """Seconds that only go forward."""
@@ -95,9 +95,10 @@ class _Attempt:
         self.rounds: list[int] = []
 
     def run(self, make: Callable[[], Estimator]) -> str:
-        for number, fold in enumerate(self.folds):
+        for number, given in enumerate(self.folds):
             self._check_time()
             estimator = fresh_copy(make())
+            self.fold = fold = as_read(estimator, given)
             self.fit_began = self.trial.clock()
             watch = Watch(self._after, self.trial.patience, self.trial.metric, self._is_enough)
             rounds = fit_watched(estimator, fold, watch)
@@ -117,7 +118,7 @@ class _Attempt:
     def _after(self, rounds: int, predict: Callable[[], Judged] | None) -> None:
         self._check_time()
         if predict is not None and not self.scores and rounds in RUNGS:
-            self._come_to(RUNGS.index(rounds), self._score(predict(), self.folds[0]))
+            self._come_to(RUNGS.index(rounds), self._score(predict(), self.fold))
 
     def _is_enough(self) -> bool:
         return self.each is not None and self.trial.clock() - self.fit_began > self.each
