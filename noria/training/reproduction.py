@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
 import polars as pl
 
 from noria.core import DataError, NoProgress, NoriaError, Progress, Schema, task
@@ -137,7 +138,8 @@ def _again(version: ModelVersion, dataset: Dataset, pipeline: ModelTrainingPipel
             f"{version.label} can't be fitted again from the registry alone: {reason}",
             hint="call it in the project whose system.py defines this model",
         )
-    said = pipeline.to_dict()
+    # As a record keeps it, where NaN is null.
+    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(pipeline.to_dict()))
     others = [name for name, value in said.items() if version.parameters.get(name) != value]
     if others:
         raise DataError(

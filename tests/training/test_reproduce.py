@@ -191,6 +191,14 @@ def test_other_rows_are_told(workspace: Workspace, tmp_path: Path) -> None:
             reproduce(again, "paid")
 
 
+@pytest.mark.parametrize("model", [XGBClassifier(n_estimators=50, n_jobs=1), LGBMClassifier(verbose=-1, n_jobs=1)])
+def test_what_stopped_early_is_made_again_by_system_py(workspace: Workspace, model: Any) -> None:
+    part = pipeline(model=model, early_stopping=5)
+    run(workspace, part)
+    found = reproduce(workspace, "paid@1", pipeline=part)
+    assert (found.outcome, found.source) == ("identical", "system.py")
+
+
 def test_a_function_is_not_kept_then_system_py_has_to_say(workspace: Workspace) -> None:
     part = pipeline(model=make_pipeline(FunctionTransformer(np.cbrt), StandardScaler(), LogisticRegression()),
                     features=["amount"])  # fmt: skip
