@@ -22,6 +22,7 @@ from noria.training.distributed.parameters import turn_seed
 from noria.training.distributed.partitions import Part, check_classes
 from noria.training.distributed.strategy import Job, refused
 from noria.training.estimator import Estimator, fresh_copy
+from noria.training.families import library_of
 
 SECONDS = 60
 """How long workers wait for each other."""
@@ -49,7 +50,7 @@ class Histograms:
         Raises:
             ConfigError: it isn't.
         """
-        if library(estimator) not in ("lightgbm", "xgboost"):
+        if library_of(estimator) not in ("lightgbm", "xgboost"):
             raise refused(estimator, self.name)
         if getattr(estimator, "early_stopping_rounds", None):
             raise ConfigError(
@@ -63,9 +64,11 @@ class Histograms:
         ranks = min(crew.size(), job.count)
         if job.shape.classes is not None:
             check_classes(job.partition % ranks, job.target, job.shape.classes, all_of_them=True)
-        work = with_lightgbm if library(job.estimator) == "lightgbm" else with_xgboost
-        classes = None if library(job.estimator) == "lightgbm" else job.shape.classes
-        if classes is not None and not are_codes(classes):  # XGBoost knows no others
+        work = with_lightgbm if library_of(job.estimator) == "lightgbm" else with_xgboost
+        classes = job.shape.classes
+        if work is with_lightgbm or classes is None or are_codes(classes):
+            classes = None
+        else:  # XGBoost knows no others
             job = replace(job, target=np.searchsorted(classes, job.target))
         kept = job.checkpoints.read(f"trees-{ranks}")
         if kept is None:
@@ -74,14 +77,7 @@ class Histograms:
                 kept = crew.together(work, [(model, *parts[rank::ranks]) for rank in range(ranks)])[0]
             job.checkpoints.write(f"trees-{ranks}", kept)
         estimator: Estimator = pickle.loads(kept)  # of a worker of ours, or of the run's own folder
-        if classes is not None and not are_codes(classes):
-            estimator = ByCodes(estimator, (), classes)
-        return estimator, {"workers": ranks}
-
-
-def library(estimator: Estimator) -> str:
-    """The package that an estimator comes from."""
-    return type(estimator).__module__.partition(".")[0]
+        return estimator if classes is None else ByCodes(estimator, (), classes), {"workers": ranks}
 
 
 def seeded(job: Job) -> Estimator:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from noria.training.categorical import are_codes
 from noria.training.estimator import Estimator
+from noria.training.families import library_of
 from noria.training.fits import quieten
 from noria.training.search.folds import Fold
 
@@ -43,20 +44,17 @@ class Watch:
     enough: Callable[[], bool] = lambda: False
 
 
-def library_of(estimator: Estimator) -> str:
+def watched(estimator: Estimator) -> str:
     """The boosting library that rounds can be watched of; empty for every other estimator."""
     if type(estimator).__name__.startswith("HistGradientBoosting"):
         return "hist"
-    for kind in type(estimator).__mro__:
-        library = kind.__module__.partition(".")[0]
-        if library in _WATCHED:
-            return library
-    return ""
+    library = library_of(estimator)
+    return library if library in _WATCHED else ""
 
 
 def as_read(estimator: Estimator, fold: Fold) -> Fold:
     """The fold as the estimator's library reads it: XGBoost's classes are 0, 1, 2 and so on, in the same order."""
-    if library_of(estimator) != "xgboost" or not hasattr(estimator, "predict_proba"):
+    if watched(estimator) != "xgboost" or not hasattr(estimator, "predict_proba"):
         return fold
     known = np.unique(fold.y)
     if are_codes(known):
@@ -73,7 +71,7 @@ def fit_watched(estimator: Estimator, fold: Fold, watch: Watch) -> int | None:
         Ended: the watch has ended it.
     """
     weights = {} if fold.weights is None else {"sample_weight": fold.weights}
-    library = library_of(estimator)
+    library = watched(estimator)
     if not library:
         estimator.fit(fold.x, fold.y, **weights)
         return None
