@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from noria.core import ConfigError
-from noria.core.decoding import decodable
+from noria.core import ConfigError, IntegrityError
+from noria.core.decoding import RESTORE, decodable, read_back
 
 Kind = Literal["canary", "ab", "shadow"]
 State = Literal["running", "paused", "finished", "aborted"]
@@ -206,8 +206,16 @@ class Deployment:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Deployment:
-        """The reverse of `to_dict`."""
-        return msgspec.convert(data, Deployment)
+        """The reverse of `to_dict`.
+
+        Raises:
+            IntegrityError: it isn't what `to_dict` has given.
+        """
+        what = f"the deployment {data.get('model', '')}/{data.get('number', '')}"
+        made = read_back(data, Deployment, what)
+        if not (made.variants and made.tried):
+            raise IntegrityError(f"the record of {what} is damaged: nothing is tried", hint=RESTORE)
+        return made
 
 
 def place(salt: str, entity: str) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +95,27 @@ def test_a_damaged_record_stops_it(registry: ModelRegistry, blobs: BlobStore) ->
     with pytest.raises(IntegrityError, match="late@00000001 is damaged"):
         collect(registry, clock=LATER)
     assert blobs.read(blob.digest) == b"orphan"
+
+
+def test_files_of_a_version_whose_record_is_gone_or_changed_stay(registry: ModelRegistry, blobs: BlobStore) -> None:
+    """Nobody can tell which files it has; an alias may point at it."""
+    register(registry, "a", model=b"weights")
+    register(registry, "b", model=b"others")
+    registry.promote("late", 1)
+    record = registry._records.get("versions", "late@00000001")
+    assert record is not None
+    files = {"model": {"digest": "0" * 64, "size": 7}}
+    registry._records.commit(Put("versions", record.key, {**record.data, "files": files}))
+    with pytest.raises(IntegrityError, match="late@00000001 is damaged"):
+        collect(registry, clock=LATER)
+    registry._records.commit(Put("versions", record.key, record.data))
+    with sqlite3.connect(registry._records._path) as file:  # type: ignore[attr-defined]
+        file.execute("DELETE FROM records WHERE collection = 'versions' AND key = 'late@00000001'")
+    file.close()
+    for empty in (False, True):
+        with pytest.raises(IntegrityError, match="the record of version late@1 is gone"):
+            collect(registry, clock=LATER, empty=empty)
+    assert {one.size for one in blobs.stored()} == {6, 7}
 
 
 def _cut(data: bytes) -> bytes:
