@@ -32,6 +32,10 @@ from noria.storage import ABSENT, Blob, BlobStore, Put, Records, Workspace, open
 _RETRIES = 1_000
 """Of one registration, when others come first: each time one of them gets a number."""
 
+_LONG = 43_200_000_000
+"""Microseconds. When writing a version's files has taken longer, by a clock that may have jumped, `collect` may have
+taken some of them for those of a killed run: they are written again, which costs little where they are still there."""
+
 
 class ModelRegistry(Decisions):
     """Versions and aliases of models, in a records store and a blob store.
@@ -110,7 +114,10 @@ class ModelRegistry(Decisions):
             created=self._clock.now(),
         )
         _check_plain(draft)  # before files are written that nothing would refer to
+        began = self._clock.now()
         draft = replace(draft, files={file: self._blobs.write(data) for file, data in files.items()})
+        if not 0 <= self._clock.now() - began < _LONG:
+            draft = replace(draft, files={file: self._blobs.write(data) for file, data in files.items()})
         for _ in range(_RETRIES):
             known = self._records.get("registrations", f"{name}/{run_id}")
             if known is not None:
