@@ -269,7 +269,7 @@ class Decisions:
     def _tried(self, name: str) -> list[int]:
         """The versions that are tried beside the champion now."""
         record = self._records.get(LATEST, name)
-        found = Deployment.from_dict(record.data) if record else None
+        found = Deployment.of_record(record) if record else None
         return [] if found is None or found.over else [variant.version for variant in found.tried]
 
     def _mover(self, name: str, alias: str) -> AuditEntry | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from noria.core import ConfigError, IntegrityError
 from noria.core.decoding import RESTORE, decodable, read_back
+from noria.storage import Record
 
 Kind = Literal["canary", "ab", "shadow"]
 State = Literal["running", "paused", "finished", "aborted"]
@@ -205,16 +206,17 @@ class Deployment:
         return plain
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Deployment:
-        """The reverse of `to_dict`.
+    def of_record(record: Record) -> Deployment:
+        """The deployment that is kept in a record.
 
         Raises:
-            IntegrityError: it isn't what `to_dict` has given.
+            IntegrityError: it isn't what was written.
         """
-        what = f"the deployment {data.get('model', '')}/{data.get('number', '')}"
-        made = read_back(data, Deployment, what)
-        if not (made.variants and made.tried):
-            raise IntegrityError(f"the record of {what} is damaged: nothing is tried", hint=RESTORE)
+        made = read_back(record.data, Deployment, f"the deployment of {record.key}")
+        if not (made.variants and made.tried) or made.model != record.key.partition("/")[0]:
+            raise IntegrityError(
+                f"the record of the deployment of {record.key} is damaged: nothing of it is tried", hint=RESTORE
+            )
         return made
 
 

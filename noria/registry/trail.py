@@ -20,12 +20,14 @@ import msgspec
 
 from noria.core import Clock, IntegrityError, to_iso
 from noria.core.decoding import RESTORE, decodable, read_back
+from noria.registry.deployment import CHAMPION
 from noria.registry.version import record_key, seal_of
 from noria.storage import ABSENT, Put, Record, Records
 
 AUDIT = "audit"
 HEADS = "audit_heads"
 REGISTER = "register"
+_MADE_CHAMPION = (f"promote {CHAMPION}", f"rollback {CHAMPION}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _Head(TypedDict):
 
 @dataclass(frozen=True)
 class TrailCheck:
-    """Whether a model's entries, and its versions, are those that were written.
+    """Whether a model's entries, its versions and its champion are those that were written.
 
     Attributes:
         entries: how many are chained.
@@ -155,7 +157,7 @@ class Trail:
 
     def check(self, model: str) -> TrailCheck:
         """Compute a model's chain anew."""
-        entries = self.entries(model)
+        entries, kept = self.entries(model), self._records.get("models", model)
         chained = sorted((one for one in entries if one.number), key=lambda one: one.number)
         head, last = self._last(model)
         wrong, before, expected = [], "", 0
@@ -171,12 +173,14 @@ class Trail:
             wrong.append(_gap(expected + 1, last["number"] + 1))
         elif (expected, before) != (last["number"], last["digest"]) and not wrong:
             wrong.append(f"entry {expected} isn't the last one that was written")
-        kept = self._records.get("models", model)
         if not entries and head is None and kept is not None:
             wrong.append("all entries are gone")
         if entries and kept is None:
             wrong.append("the record of the model is gone")
         wrong += [what for entry in chained if (what := self._changed(entry))]
+        named = [entry.version for entry in chained if entry.action in _MADE_CHAMPION][-1:]
+        if kept is not None and named and not wrong and kept.data.get("aliases", {}).get(CHAMPION) != named[0]:
+            wrong.append(f"the champion isn't version {named[0]}, which was made it last")
         return TrailCheck(model, len(chained), last["digest"], tuple(wrong))
 
     def _last(self, model: str) -> tuple[Record | None, _Head]:

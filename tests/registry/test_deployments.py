@@ -186,7 +186,14 @@ def test_shares_of_a_hundred_thousand_entities_and_independent_experiments() -> 
 
 @pytest.mark.parametrize(
     "change",
-    [{"state": "golden"}, {"number": "1"}, {"variants": []}, {"variants": [["champion", 3, 1.0]]}, {"started": {}}],
+    [
+        {"state": "golden"},
+        {"number": "1"},
+        {"variants": []},
+        {"model": "other"},
+        {"variants": [["champion", 3, 1.0]]},
+        {"started": {}},
+    ],
 )
 def test_a_record_that_is_none_is_told(
     deployments: Deployments, registry: ModelRegistry, records: Records, change: dict[str, object]
@@ -201,5 +208,5 @@ def test_a_record_that_is_none_is_told(
         lambda: registry.retire("late", 2),
     )
     for act in acts:
-        with pytest.raises(IntegrityError, match="the record of the deployment late/1 is damaged"):
+        with pytest.raises(IntegrityError, match="the record of the deployment of late is damaged"):
             act()

@@ -119,6 +119,10 @@ def test_what_is_done_by_other_means_is_found(
             "the record of version 3 is gone",
         ),
         ("DELETE FROM records WHERE collection = 'models'", "the record of the model is gone"),
+        (
+            "UPDATE records SET data = replace(data, '\"champion\":2', '\"champion\":4') WHERE collection = 'models'",
+            "the champion isn't version 2, which was made it last",
+        ),
     ],
 )
 def test_the_chain_vouches_for_versions(
