@@ -209,10 +209,10 @@ class ModelRegistry(Decisions):
                 hint=error.hint or "restore the file from a backup, or train and register the model again",
             ) from error
 
-    def damage(self, name: str, number: int) -> str:
+    def damage(self, name: str, number: int | str) -> str:
         """What is wrong with a version's record or files; empty when nothing is."""
         try:
-            self.files(self._version(name, number))
+            self.files(self.get(name, number))
         except NoriaError as error:
             return error.message
         return ""

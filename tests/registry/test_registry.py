@@ -239,3 +239,18 @@ def test_verdicts_that_are_none_are_told(registry: ModelRegistry, tmp_path: Path
     edit(tmp_path, "verdicts", verdicts)
     with pytest.raises(IntegrityError, match="the verdicts on late@1 is damaged"):
         registry.verdicts("late", 1)
+
+
+def test_a_revision_that_is_none_is_told(registry: ModelRegistry, tmp_path: Path) -> None:
+    register(registry, "a")
+    with sqlite3.connect(tmp_path / "registry.db") as file:
+        file.execute("UPDATE records SET revision = 'x' WHERE collection = 'models'")
+    file.close()
+    with pytest.raises(IntegrityError, match="the record 'late' is damaged: its revision is 'x'"):
+        registry.promote("late", 1)
+
+
+def test_a_number_that_is_none_is_no_version(registry: ModelRegistry) -> None:
+    register(registry, "a")
+    assert registry.damage("late", "1") == ""
+    assert "has no x" in registry.damage("late", "x")
