@@ -126,7 +126,10 @@ class ModelRegistry(Decisions):
                 return self._add(draft, who)
             except ConflictError:
                 continue  # another process registered in between: take the next number
-        raise ConflictError(f"model {name!r} is being changed by too many processes", hint="try again")
+        raise ConflictError(
+            f"model {name!r} is being changed by too many processes",
+            hint=f"try again; if nothing else registers it, its record may be damaged: noria audit {name} --verify",
+        )
 
     def _add(self, draft: ModelVersion, who: str | None) -> ModelVersion:
         """Commit the draft under the next number."""

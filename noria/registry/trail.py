@@ -12,7 +12,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
@@ -178,9 +178,8 @@ class Trail:
         if entries and kept is None:
             wrong.append("the record of the model is gone")
         wrong += [what for entry in chained if (what := self._changed(entry))]
-        named = [entry.version for entry in chained if entry.action in _MADE_CHAMPION][-1:]
-        if kept is not None and named and not wrong and kept.data.get("aliases", {}).get(CHAMPION) != named[0]:
-            wrong.append(f"the champion isn't version {named[0]}, which was made it last")
+        if kept is not None and not wrong:
+            wrong += _contradicted(kept.data, chained)
         return TrailCheck(model, len(chained), last["digest"], tuple(wrong))
 
     def _last(self, model: str) -> tuple[Record | None, _Head]:
@@ -199,6 +198,16 @@ class Trail:
             return f"the record of version {entry.version} is gone"
         changed = entry.seal not in ("", seal_of(record.data))
         return f"the record of version {entry.version} isn't what was registered" if changed else ""
+
+
+def _contradicted(model: Mapping[str, Any], chained: Sequence[AuditEntry]) -> Iterator[str]:
+    """What a model's record says otherwise than its entries."""
+    newest = max((entry.version for entry in chained if entry.action == REGISTER), default=0)
+    if model["latest"] < newest:
+        yield f"the model's newest version isn't {model['latest']}: {newest} was registered"
+    named = [entry.version for entry in chained if entry.action in _MADE_CHAMPION]
+    if named and model["aliases"].get(CHAMPION) != named[-1]:
+        yield f"the champion isn't version {named[-1]}, which was made it last"
 
 
 def _gap(expected: int, found: int) -> str:

@@ -123,6 +123,10 @@ def test_what_is_done_by_other_means_is_found(
             "UPDATE records SET data = replace(data, '\"champion\":2', '\"champion\":4') WHERE collection = 'models'",
             "the champion isn't version 2, which was made it last",
         ),
+        (
+            "UPDATE records SET data = replace(data, '\"latest\":4', '\"latest\":3') WHERE collection = 'models'",
+            "the model's newest version isn't 3: 4 was registered",
+        ),
     ],
 )
 def test_the_chain_vouches_for_versions(
