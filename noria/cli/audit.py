@@ -55,7 +55,7 @@ def _why(entry: AuditEntry) -> str:
 
 
 def _verify(registry: ModelRegistry, model: str | None, as_json: bool) -> int:
-    names = [model] if model is not None else sorted(registry.models())
+    names = [model] if model is not None else sorted({*registry.models(), *registry.trail.models()})
     found = [registry.trail.check(name) for name in names]
     if not found:
         raise NotFoundError("there is no model yet, and so no trail", hint="call `noria run`")

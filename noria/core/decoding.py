@@ -1,12 +1,18 @@
-"""Classes that are made of JSON data."""
+"""Classes that are made of JSON data, and documents that are read back as what they were."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from noria.core.errors import IntegrityError
+
 T = TypeVar("T", bound=type)
+Made = TypeVar("Made")
+
+RESTORE = "restore the records from a backup"
+"""What to do about a record that isn't what was written."""
 
 
 def decodable(kind: T) -> T:
@@ -17,3 +23,15 @@ def decodable(kind: T) -> T:
     """
     msgspec.json.Decoder(kind)
     return kind
+
+
+def read_back(data: Any, kind: type[Made], what: str) -> Made:
+    """A document as the class that it was made of; `what` is it, in words.
+
+    Raises:
+        IntegrityError: it isn't what was written.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise IntegrityError(f"the record of {what} is damaged: {error}", hint=RESTORE) from error

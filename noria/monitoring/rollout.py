@@ -7,7 +7,7 @@ cost more to find than the rest and are looked up at most every half minute.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from noria.core import ConflictError, NoriaError, StorageError
 from noria.monitoring.confidence import Moments
@@ -33,7 +33,7 @@ class Done:
 
     Attributes:
         deployment: its label.
-        action: `abort`, `advance`, `finish`, or `fail` where it couldn't look at all that it should.
+        action: `abort`, `advance`, `finish`, `resume`, or `fail` where it couldn't look at all that it should.
         why: in words.
     """
 
@@ -84,6 +84,11 @@ class Rollout:
 
     def _advance(self, deployment: Deployment, evidence: Evidence, now: int) -> list[Done]:
         """Take the next step if it is due and there is evidence that the present one went well."""
+        if deployment.state == "running" and deployment.steps and deployment.stepped - now > deployment.every:
+            why = "the clock was put back: the present step begins anew"
+            anew = replace(deployment, stepped=now)
+            self._deployments.change(deployment, anew, f"resume {deployment.kind}", why, WHO)
+            return [Done(deployment.label, "resume", why)]
         after = deployment.advanced(now)
         if after is None or evidence.of(deployment.tried[0].name).requests < ENOUGH:
             return []

@@ -117,7 +117,7 @@ class RecommenderSystem:
 
     def lost(self, workspace: Workspace, version: str) -> str:
         """Whether the version's files are gone or damaged."""
-        return ModelRegistry.of(workspace).damage(self.name, int(version))
+        return ModelRegistry.of(workspace).damage(self.name, version)
 
     def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Train on the events' table, register the version and make it the champion."""

@@ -6,14 +6,35 @@ last), which is how far `rollback` can go back.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from noria.core import ConflictError, NotFoundError, allowed
+from noria.core.decoding import decodable, read_back
 from noria.registry.deployment import CHAMPION
 from noria.registry.states import CHALLENGER
 from noria.registry.trail import AuditEntry
+from noria.storage import Record
 
 Model = dict[str, Any]
+
+
+@decodable
+class _Kept(TypedDict):
+    """What has to be in a model's record."""
+
+    latest: int
+    aliases: dict[str, int]
+    history: dict[str, list[int]]
+
+
+def whole(model: Record) -> Record:
+    """The record, if it is a model's.
+
+    Raises:
+        IntegrityError: it isn't.
+    """
+    read_back(model.data, _Kept, f"model {model.key!r}")
+    return model
 
 
 def pointed(model: Model, alias: str, version: int) -> Model:

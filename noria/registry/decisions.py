@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
-from noria.core import ConfigError, ConflictError, NotFoundError, allowed, check_name
+from noria.core import ConfigError, ConflictError, IntegrityError, NotFoundError, allowed, check_name
+from noria.core.decoding import RESTORE, decodable, read_back
 from noria.registry import aliases
 from noria.registry.deployment import CHAMPION, LATEST, Deployment
 from noria.registry.states import ASIDE, CHALLENGER, State, check_answers, check_move, refused
 from noria.registry.trail import AuditEntry, Deed, Trail
-from noria.registry.version import ModelVersion, record_key
+from noria.registry.version import ModelVersion, number_of, record_key
 from noria.storage import Put, Record, Records
 
 STATES = "states"
@@ -187,11 +188,8 @@ class Decisions:
     def states(self, name: str) -> dict[int, State]:
         """The versions that are more than registered, with their states."""
         model = self._model(name).data
-        found: dict[int, State] = {
-            int(record.key.rpartition("@")[2]): record.data["state"]
-            for record in self._records.list(STATES, f"{name}@")
-            if record.data["state"]
-        }
+        marks = ((record.key, _marked(record)) for record in self._records.list(STATES, f"{name}@"))
+        found: dict[int, State] = {number_of(key): state for key, state in marks if state}
         found |= dict.fromkeys(self._tried(name), CHALLENGER)
         named: tuple[State, ...] = (CHALLENGER, "champion")
         found |= {model["aliases"][state]: state for state in named if state in model["aliases"]}
@@ -200,7 +198,10 @@ class Decisions:
     def verdicts(self, name: str, version: int) -> list[dict[str, Any]]:
         """What gates said of a version when they judged it last; empty when none did."""
         record = self._records.get(VERDICTS, record_key(name, version))
-        return list(record.data["verdicts"]) if record else []
+        if record is None:
+            return []
+        kept = read_back(record.data, _Judged, f"the verdicts on {name}@{version}")
+        return [dict(one) for one in kept["verdicts"]]
 
     def hold(self, name: str) -> Put:
         """To be committed with something that was worked out from a model's state: fails if that has changed since."""
@@ -262,13 +263,13 @@ class Decisions:
             if model["aliases"].get(alias) == version:
                 return "champion" if alias == CHAMPION else "challenger"
         mark = self._records.get(STATES, record_key(name, version))
-        state: State = mark.data["state"] if mark is not None and mark.data["state"] else "registered"
+        state: State = (_marked(mark) if mark is not None else "") or "registered"
         return CHALLENGER if state == "registered" and version in self._tried(name) else state
 
     def _tried(self, name: str) -> list[int]:
         """The versions that are tried beside the champion now."""
         record = self._records.get(LATEST, name)
-        found = Deployment.from_dict(record.data) if record else None
+        found = Deployment.of_record(record) if record else None
         return [] if found is None or found.over else [variant.version for variant in found.tried]
 
     def _mover(self, name: str, alias: str) -> AuditEntry | None:
@@ -288,14 +289,37 @@ class Decisions:
             raise NotFoundError(
                 f"there is no model {name!r}", hint=allowed(names, name) if names else "call `noria run`"
             )
-        return model
+        return aliases.whole(model)
 
     def _version(self, name: str, number: int) -> ModelVersion:
         record = self._records.get("versions", record_key(name, number))
         if record is None:
             latest = self._model(name).data["latest"]
+            if 1 <= number <= latest:
+                raise IntegrityError(f"the record of version {name}@{number} is gone", hint=RESTORE)
             raise NotFoundError(f"model {name!r} has no version {number}", hint=f"its versions are 1 to {latest}")
-        return ModelVersion.from_dict(record.data)
+        return ModelVersion.of_record(record)
+
+
+@decodable
+class _Mark(TypedDict):
+    state: Literal["", "rejected", "retired"]
+
+
+class _Verdict(TypedDict):
+    gate: str
+    passed: bool | None
+    why: str
+
+
+@decodable
+class _Judged(TypedDict):
+    verdicts: list[_Verdict]
+
+
+def _marked(record: Record) -> Literal["", "rejected", "retired"]:
+    """Whether a version was set aside, and how."""
+    return read_back(record.data, _Mark, f"the state of {record.key}")["state"]
 
 
 def _mark(name: str, version: int, state: str) -> Put:

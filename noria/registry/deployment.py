@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from noria.core import ConfigError
-from noria.core.decoding import decodable
+from noria.core import ConfigError, IntegrityError
+from noria.core.decoding import RESTORE, decodable, read_back
+from noria.storage import Record
 
 Kind = Literal["canary", "ab", "shadow"]
 State = Literal["running", "paused", "finished", "aborted"]
@@ -205,9 +206,18 @@ class Deployment:
         return plain
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Deployment:
-        """The reverse of `to_dict`."""
-        return msgspec.convert(data, Deployment)
+    def of_record(record: Record) -> Deployment:
+        """The deployment that is kept in a record.
+
+        Raises:
+            IntegrityError: it isn't what was written.
+        """
+        made = read_back(record.data, Deployment, f"the deployment of {record.key}")
+        if not (made.variants and made.tried) or made.model != record.key.partition("/")[0]:
+            raise IntegrityError(
+                f"the record of the deployment of {record.key} is damaged: nothing of it is tried", hint=RESTORE
+            )
+        return made
 
 
 def place(salt: str, entity: str) -> float:

@@ -37,7 +37,7 @@ class Deployments:
     def get(self, model: str) -> Deployment | None:
         """The model's present or last deployment."""
         record = self._records.get(LATEST, model)
-        return None if record is None else Deployment.from_dict(record.data)
+        return None if record is None else Deployment.of_record(record)
 
     def tried(self, model: str) -> Deployment | None:
         """The model's present deployment, if there is one."""
@@ -63,16 +63,16 @@ class Deployments:
         Raises:
             NotFoundError: nothing of it is tried now.
         """
-        return Deployment.from_dict(self._running(model).data)
+        return Deployment.of_record(self._running(model))
 
     def all(self) -> list[Deployment]:
         """Every model's present or last deployment."""
-        return [Deployment.from_dict(record.data) for record in self._records.list(LATEST)]
+        return [Deployment.of_record(record) for record in self._records.list(LATEST)]
 
     def history(self, model: str) -> list[Deployment]:
         """The model's deployments that are over, the newest first."""
         found = self._records.list(HISTORY, f"{model}/", newest_first=True)
-        return [Deployment.from_dict(record.data) for record in found]
+        return [Deployment.of_record(record) for record in found]
 
     def live(self, model: str) -> list[ModelVersion]:
         """Every version that answers now or may answer at once: the champion, the one before, what is tried."""
@@ -115,7 +115,7 @@ class Deployments:
             NotFoundError: a version doesn't exist.
         """
         record = self._records.get(LATEST, model)
-        before = None if record is None else Deployment.from_dict(record.data)
+        before = None if record is None else Deployment.of_record(record)
         held = self._registry.hold(model)
         if steps:
             tried = [replace(tried[0], share=steps[0]), *tried[1:]]
@@ -141,7 +141,7 @@ class Deployments:
             ConflictError: it isn't as it was in `before` any more.
         """
         record = self._records.get(LATEST, before.model)
-        if record is None or Deployment.from_dict(record.data) != before:
+        if record is None or Deployment.of_record(record) != before:
             raise ConflictError(f"deployment {before.label} was changed by another process", hint="look again")
         self._commit(record, replace(after, why=why), action, who)
 
@@ -202,7 +202,7 @@ class Deployments:
                 the deployment isn't as it was in `before` any more, where that is given.
         """
         record = self._running(model)
-        found = Deployment.from_dict(record.data)
+        found = Deployment.of_record(record)
         if before is not None and found != before:
             raise ConflictError(f"deployment {before.label} was changed by another process", hint="look again")
         before = found
@@ -240,7 +240,7 @@ class Deployments:
 
     def _running(self, model: str) -> Record:
         record = self._records.get(LATEST, model)
-        if record is None or Deployment.from_dict(record.data).over:
+        if record is None or Deployment.of_record(record).over:
             self._registry.get(model)  # says so if there is no such model
             raise NotFoundError(
                 f"nothing of model {model!r} is tried now", hint=f"begin: noria deploy {model}@VERSION --canary 10%"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,20 @@ from noria.core import (
     allowed,
     check_name,
 )
+from noria.core.decoding import RESTORE
+from noria.registry.aliases import whole
 from noria.registry.decisions import Decisions
 from noria.registry.deployment import CHAMPION
-from noria.registry.trail import AuditEntry, Deed, Trail
-from noria.registry.version import Lineage, ModelVersion, Signature, parse_label, record_key
+from noria.registry.trail import REGISTER, AuditEntry, Deed, Trail
+from noria.registry.version import SEAL, Lineage, ModelVersion, Signature, parse_label, record_key
 from noria.storage import ABSENT, Blob, BlobStore, Put, Records, Workspace, open_blobs, open_records
 
 _RETRIES = 1_000
 """Of one registration, when others come first: each time one of them gets a number."""
+
+_LONG = 43_200_000_000
+"""Microseconds. When writing a version's files has taken longer, by a clock that may have jumped, `collect` may have
+taken some of them for those of a killed run: they are written again, which costs little where they are still there."""
 
 
 class ModelRegistry(Decisions):
@@ -107,7 +114,10 @@ class ModelRegistry(Decisions):
             created=self._clock.now(),
         )
         _check_plain(draft)  # before files are written that nothing would refer to
+        began = self._clock.now()
         draft = replace(draft, files={file: self._blobs.write(data) for file, data in files.items()})
+        if not 0 <= self._clock.now() - began < _LONG:
+            draft = replace(draft, files={file: self._blobs.write(data) for file, data in files.items()})
         for _ in range(_RETRIES):
             known = self._records.get("registrations", f"{name}/{run_id}")
             if known is not None:
@@ -116,18 +126,22 @@ class ModelRegistry(Decisions):
                 return self._add(draft, who)
             except ConflictError:
                 continue  # another process registered in between: take the next number
-        raise ConflictError(f"model {name!r} is being changed by too many processes", hint="try again")
+        raise ConflictError(
+            f"model {name!r} is being changed by too many processes",
+            hint=f"try again; if nothing else registers it, its record may be damaged: noria audit {name} --verify",
+        )
 
     def _add(self, draft: ModelVersion, who: str | None) -> ModelVersion:
         """Commit the draft under the next number."""
         model = self._records.get("models", draft.name)
-        state: dict[str, Any] = dict(model.data) if model else {"latest": 0, "aliases": {}, "history": {}}
+        state: dict[str, Any] = dict(whole(model).data) if model else {"latest": 0, "aliases": {}, "history": {}}
         made = replace(draft, version=state["latest"] + 1)
+        kept = made.to_record()
         self._records.commit(
             Put("models", made.name, {**state, "latest": made.version}, model.revision if model else ABSENT),
-            Put("versions", record_key(made.name, made.version), made.to_dict(), ABSENT),
+            Put("versions", record_key(made.name, made.version), kept, ABSENT),
             Put("registrations", f"{made.name}/{made.run_id}", {"version": made.version}, ABSENT),
-            *self.trail.puts(made.name, who, Deed("register", made.version, f"run {made.run_id}")),
+            *self.trail.puts(made.name, who, Deed(REGISTER, made.version, f"run {made.run_id}", seal=kept[SEAL])),
         )
         return made
 
@@ -165,13 +179,20 @@ class ModelRegistry(Decisions):
 
     def models(self) -> dict[str, dict[str, int]]:
         """Every model's name with its aliases."""
-        return {record.key: dict(record.data["aliases"]) for record in self._records.list("models")}
+        return {one.key: dict(whole(one).data["aliases"]) for one in self._records.list("models")}
 
     def versions(self, name: str, *, limit: int | None = None) -> list[ModelVersion]:
-        """The versions of a model, the newest first; all of them, or the newest `limit`."""
-        self._model(name)
+        """The versions of a model, the newest first; all of them, or the newest `limit`.
+
+        Raises:
+            IntegrityError: one of them is damaged, or gone.
+        """
+        latest = self._model(name).data["latest"]
         found = self._records.list("versions", f"{name}@", newest_first=True, limit=limit)
-        return [ModelVersion.from_dict(record.data) for record in found]
+        made = [ModelVersion.of_record(record) for record in found]
+        last = max((latest, *(one.version for one in made)))  # one may have been registered meanwhile
+        _check_whole(name, {one.version for one in made}, 1 if limit is None else max(last - limit + 1, 1), last)
+        return made
 
     def files(self, version: ModelVersion) -> dict[str, Path]:
         """The version's files on the local disk, their checksums verified.
@@ -191,10 +212,10 @@ class ModelRegistry(Decisions):
                 hint=error.hint or "restore the file from a backup, or train and register the model again",
             ) from error
 
-    def damage(self, name: str, number: int) -> str:
+    def damage(self, name: str, number: int | str) -> str:
         """What is wrong with a version's record or files; empty when nothing is."""
         try:
-            self.files(self._version(name, number))
+            self.files(self.get(name, number))
         except NoriaError as error:
             return error.message
         return ""
@@ -208,22 +229,27 @@ class ModelRegistry(Decisions):
         """The digests of every file of every version.
 
         Raises:
-            IntegrityError: a version's record doesn't tell its files.
+            IntegrityError: a version's record is damaged or gone, so that nobody can tell which files it has.
         """
-        found: set[str] = set()
-        for record in self._records.list("versions"):
-            try:
-                found.update(file["digest"] for file in record.data["files"].values())
-            except (KeyError, TypeError, AttributeError) as error:
-                raise IntegrityError(
-                    f"the record of version {record.key} is damaged: nobody can tell which files it has",
-                    hint="restore the records from a backup",
-                ) from error
-        return frozenset(found)
+        latest = {one.key: whole(one).data["latest"] for one in self._records.list("models")}
+        made = [ModelVersion.of_record(record) for record in self._records.list("versions")]
+        numbers: dict[str, set[int]] = {name: set() for name in latest}
+        for version in made:
+            numbers.setdefault(version.name, set()).add(version.version)
+        for name, number in latest.items():
+            _check_whole(name, numbers[name], 1, number)
+        return frozenset(blob.digest for version in made for blob in version.files.values())
 
     def audit(self, name: str | None = None, **which: Any) -> list[AuditEntry]:
         """Everything that was done to a model (or to all), the newest first; `which` as in `Trail.entries`."""
         return self.trail.entries(name, **which)
+
+
+def _check_whole(name: str, numbers: AbstractSet[int], first: int, last: int) -> None:
+    """Versions are never deleted: of a model all numbers are there."""
+    gone = next((number for number in range(first, last + 1) if number not in numbers), None)
+    if gone is not None:
+        raise IntegrityError(f"the record of version {name}@{gone} is gone", hint=RESTORE)
 
 
 def _check_plain(draft: ModelVersion) -> None:

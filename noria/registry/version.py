@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from noria.core import ConfigError, IntegrityError
-from noria.core.decoding import decodable
-from noria.storage import Blob
+from noria.core.decoding import RESTORE, decodable, read_back
+from noria.storage import Blob, Record
+
+SEAL = "seal"
+"""The part of a version's record that is the SHA-256 of all others."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +79,26 @@ class ModelVersion:
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
+    def to_record(self) -> dict[str, Any]:
+        """What is kept of the version: its data as they will be read back, and their seal."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return {**plain, SEAL: seal_of(plain)}
+
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> ModelVersion:
-        """The reverse of `to_dict`.
+    def of_record(record: Record) -> ModelVersion:
+        """The version that is kept in a record.
 
         Raises:
-            IntegrityError: it isn't what `to_dict` has given.
+            IntegrityError: it isn't what was registered.
         """
-        try:
-            return msgspec.convert(data, ModelVersion)
-        except msgspec.ValidationError as error:
+        made = read_back(record.data, ModelVersion, f"version {record.key}")
+        if record.data.get(SEAL, "") not in ("", seal_of(record.data)):  # older records have none
             raise IntegrityError(
-                f"the record of version {data.get('name', '')}@{data.get('version', '')} is damaged: {error}",
-                hint="restore the records from a backup",
-            ) from error
+                f"the record of version {record.key} is damaged: it isn't what was registered", hint=RESTORE
+            )
+        if record.key != record_key(made.name, made.version):
+            raise IntegrityError(f"the record of version {record.key} is damaged: it is {made.label}'s", hint=RESTORE)
+        return made
 
 
 def parse_label(label: str) -> tuple[str, str | None]:
@@ -102,6 +113,24 @@ def parse_label(label: str) -> tuple[str, str | None]:
     return name, rest or None
 
 
+def seal_of(data: Mapping[str, Any]) -> str:
+    """The SHA-256 of a version's record, without its seal."""
+    told = {name: value for name, value in data.items() if name != SEAL}
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()
+
+
 def record_key(name: str, number: int) -> str:
     """Under which a version is kept: the order of keys is the order of versions."""
     return f"{name}@{number:08d}"
+
+
+def number_of(key: str) -> int:
+    """The reverse of `record_key`.
+
+    Raises:
+        IntegrityError: it is no such key.
+    """
+    number = key.rpartition("@")[2]
+    if not (number.isascii() and number.isdecimal()):
+        raise IntegrityError(f"the record {key} is damaged: its key names no version", hint=RESTORE)
+    return int(number)

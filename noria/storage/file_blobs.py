@@ -93,6 +93,8 @@ class FileBlobs:
         aside = file.with_name(f"{_REMOVING}{file.name.removeprefix(_REMOVING)}")
         with self._errors("remove"):
             try:
+                if _written(file.stat()) != stored.written:
+                    return False  # also where a clock that was put back makes what is newer look older
                 file.replace(aside)
             except FileNotFoundError:
                 return False
@@ -201,9 +203,12 @@ def _listed(entry: os.DirEntry[str], digest: str) -> Iterator[Stored]:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # renamed or removed since the folder was read
         return
-    # What a backup has restored with its old times is new all the same: that time is the kernel's own.
-    written = max(found.st_mtime_ns, found.st_ctime_ns) // 1000
-    yield Stored(digest, found.st_size, written, entry.path)
+    yield Stored(digest, found.st_size, _written(found), entry.path)
+
+
+def _written(found: os.stat_result) -> int:
+    """What a backup has restored with its old times is new all the same: one of the two times is the kernel's own."""
+    return max(found.st_mtime_ns, found.st_ctime_ns) // 1000
 
 
 def _cant(what: str, folder: Path, error: OSError) -> StorageError:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from noria.core import ConflictError, IntegrityError
+from noria.core.decoding import RESTORE
 
 ABSENT = 0
 """As an expected revision: the document must not exist yet."""
@@ -47,9 +48,7 @@ def record(row: tuple[str, int, bytes | str]) -> Record:
     try:
         return Record(key, revision, msgspec.json.decode(text, type=dict[str, Any]))
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
-        raise IntegrityError(
-            f"the record {key!r} is damaged: {error}", hint="restore the records from a backup"
-        ) from error
+        raise IntegrityError(f"the record {key!r} is damaged: {error}", hint=RESTORE) from error
 
 
 def conflict(put: Put, revision: int) -> ConflictError:

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import msgspec
 
-from noria.core import StorageError
+from noria.core import IntegrityError, StorageError
+from noria.core.decoding import RESTORE
 from noria.storage.records import ABSENT, Put, Record, conflict, record
 from noria.storage.records_schema import missing
 
@@ -127,6 +128,8 @@ class SqliteRecords:
             "SELECT revision FROM records WHERE collection = ? AND key = ?", (change.collection, change.key)
         ).fetchone()
         revision = row[0] if row else ABSENT
+        if not isinstance(revision, int):
+            raise IntegrityError(f"the record {change.key!r} is damaged: its revision is {revision!r}", hint=RESTORE)
         if change.expect is not None and change.expect != revision:
             raise conflict(change, revision)
         self._connection.execute(

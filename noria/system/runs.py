@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from noria.core import Clock, Outcome, fingerprint
-from noria.core.decoding import decodable
-from noria.storage import Put, Records
+from noria.core.decoding import decodable, read_back
+from noria.storage import Put, Record, Records
 
 RUNS = "runs"
 CURRENT = "components"
@@ -65,18 +65,20 @@ class RunLog:
         self._clock = clock
 
     def new_group(self) -> str:
-        """An id for one `noria run`; later ones sort after it."""
-        return f"{self._clock.now():020d}-{secrets.token_hex(3)}"
+        """An id for one `noria run`; later ones sort after it, also where the clock is put back."""
+        before = next((run.id.partition("-")[0] for run in self.recent(1)), "")
+        after = int(before) + 1 if before.isdecimal() else 0
+        return f"{max(self._clock.now(), after):020d}-{secrets.token_hex(3)}"
 
     def last(self, component: str) -> ComponentRun | None:
         """The last successful run of a component."""
         record = self._records.get(CURRENT, component)
-        return None if record is None else msgspec.convert(record.data, ComponentRun)
+        return None if record is None else _read(record)
 
     def recent(self, limit: int = 50) -> list[ComponentRun]:
         """The newest runs first."""
         records = self._records.list(RUNS, newest_first=True, limit=limit)
-        return [msgspec.convert(record.data, ComponentRun) for record in records]
+        return [_read(record) for record in records]
 
     def start(self, group: str, component: str, key: str, inputs: dict[str, str]) -> ComponentRun:
         """Record that a component starts."""
@@ -106,6 +108,10 @@ class RunLog:
         if left:
             self._records.commit(*(_put(replace(run, status=INTERRUPTED)) for run in left))
         return [run.component for run in left]
+
+
+def _read(record: Record) -> ComponentRun:
+    return read_back(record.data, ComponentRun, f"the run {record.key}")
 
 
 def _put(run: ComponentRun) -> Put:

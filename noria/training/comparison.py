@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -27,6 +28,12 @@ class Refound:
     now: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the registered one, but for the last digits."""
+        both = math.isnan(self.now) and math.isnan(self.then)
+        return both or math.isclose(self.now, self.then, rel_tol=1e-9, abs_tol=1e-12)
 
     @property
     def fits(self) -> bool:

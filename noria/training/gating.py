@@ -138,6 +138,7 @@ def promote(
         GateError: it didn't pass.
         ConfigError: it is forced, and nobody says why.
         ConflictError: another version is tried, or became the champion meanwhile; or the version was set aside.
+        IntegrityError: one of its files is damaged or gone.
     """
     if force and not why.strip():
         raise ConfigError("a forced promotion needs its reason in the audit trail", hint="add --why", field="why")
@@ -148,6 +149,7 @@ def promote(
     if state == CHAMPION:
         return []
     check_move(candidate.name, candidate.version, state, "champion")
+    registry.files(candidate)  # whose files are damaged can't answer, whatever its gates say
     verdicts, champion = judge_gates(workspace, gates, candidate)
     plain = [one.to_dict() for one in verdicts]
     closed = refusal(verdicts)

@@ -265,7 +265,7 @@ class ModelTrainingPipeline:
 
     def lost(self, workspace: Workspace, version: str) -> str:
         """Whether the version's files are gone or damaged."""
-        return ModelRegistry.of(workspace).damage(self.name, int(version))
+        return ModelRegistry.of(workspace).damage(self.name, version)
 
     def run(self, workspace: Workspace, run_id: str, progress: Progress, *, full: bool = False) -> Outcome:
         """Join, split, fit, judge, register; the version becomes the champion if it beats the baseline."""

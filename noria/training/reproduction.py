@@ -45,8 +45,9 @@ class Reproduction:
 
     Attributes:
         label: of the version.
-        outcome: `identical`: every prediction has the registered one's bits. `equivalent`: some haven't, which the
-            estimator's own randomness or moved libraries explain, and all metrics are within their intervals.
+        outcome: `identical`: every prediction has the registered one's bits, and the metrics are the registered ones.
+            `equivalent`: some haven't, which the estimator's own randomness or moved libraries explain, and all
+            metrics are within their intervals.
             `different`: else.
         source: `registry`, or `system.py` where that had to say what to fit.
         rows: of the training set, which is the same bit for bit.
@@ -200,12 +201,16 @@ def _compared(
     changed, largest = difference(then, now)
     metrics = refound(version, dataset.frame[TARGET].to_numpy(), part_mask(dataset.frame, "test"), then, now)
     libraries = _moved(version, code_state(workspace.settings.root))
+    others = [name for name, one in metrics.items() if not one.same] if changed == 0 else []
     outcome: Literal["identical", "equivalent", "different"] = "different"
-    if changed == 0:
+    if changed == 0 and not others:
         outcome = "identical"
     elif all(one.fits for one in metrics.values()) and (made.is_random or libraries):
         outcome = "equivalent"
     random = ("two fits of it differ by themselves",) if made.is_random else ()
+    if others:
+        told = f"every prediction has the same bits, but what is registered as {', '.join(others)} isn't what they give"
+        random = (f"{told}: noria audit --verify {version.name} tells whether the record was changed",)
     return Reproduction(
         version.label,
         outcome,

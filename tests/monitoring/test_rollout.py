@@ -69,6 +69,19 @@ def now(workspace: Workspace) -> Deployment:
     return found
 
 
+def test_a_step_that_a_wrong_clock_has_begun_is_begun_anew(workspace: Workspace) -> None:
+    """Or a canary of a day would last a year."""
+    clock(workspace).advance(365 * 24 * 60 * MINUTE)
+    start(workspace, steps=(0.1, 1.0))
+    counted(workspace, canary=usual(300), champion=usual(2_700))
+    (done,) = after(workspace, -365 * 24 * 60 * MINUTE)
+    assert (done.action, done.why) == ("resume", "the clock was put back: the present step begins anew")
+    assert now(workspace).stepped == clock(workspace).now()
+    assert after(workspace, -MINUTE // 2) == []  # a little back is waited for
+    (done,) = after(workspace, 2 * MINUTE)
+    assert done.action == "advance"
+
+
 def test_a_worse_canary_goes_back_with_its_reason(workspace: Workspace) -> None:
     start(workspace)
     counted(workspace, canary=usual(300, 1), champion=usual(2_700, 6))

@@ -7,10 +7,14 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from real_servers import s3_server
@@ -18,7 +22,7 @@ from real_servers import s3_server
 from noria.core import ConflictError, IntegrityError, NotFoundError, StorageError
 from noria.registry import Collected, ModelRegistry, collect
 from noria.registry.collect import DAY
-from noria.storage import BlobStore, FileBlobs, Put, open_blobs, open_records
+from noria.storage import Blob, BlobStore, FileBlobs, Put, open_blobs, open_records
 from noria.testing import ManualClock
 
 LATER = ManualClock(2_000_000_000_000_000 + 2 * DAY)
@@ -76,6 +80,41 @@ def test_what_is_written_again_is_new(registry: ModelRegistry, blobs: BlobStore,
     assert not blobs.remove(listed) or not isinstance(blobs, FileBlobs)
 
 
+def test_a_clock_that_jumps_ahead_takes_nothing_from_a_registration(tmp_path: Path) -> None:
+    """It is collected while it goes on, and its first file looks two days old."""
+    clock = ManualClock(time.time_ns() // 1_000)
+    blobs = FileBlobs(tmp_path / "blobs")
+    registry = ModelRegistry(open_records(f"sqlite:///{tmp_path}/r.db"), blobs, clock=clock)
+    register(registry, "a", model=b"weights")
+    written: list[int] = []
+
+    class Jumping:
+        """Blobs during whose second file the clock jumps."""
+
+        def write(self, data: bytes | Path) -> Blob:
+            blob = blobs.write(data)
+            written.append(blob.size)
+            if len(written) == 2:
+                clock.advance(2 * DAY)
+                assert collect(registry, clock=clock).orphans == 2
+            return blob
+
+    during = ModelRegistry(registry._records, cast(BlobStore, Jumping()), clock=clock)
+    register(during, "b", first=b"first", second=b"second")
+    assert {file.read_bytes() for file in registry.files(registry.get("late@2")).values()} == {b"first", b"second"}
+    assert collect(registry, clock=clock).orphans == 0
+
+
+def test_what_is_newer_stays_where_the_clock_was_put_back(tmp_path: Path) -> None:
+    """It was listed when the clock was ahead, and is written again now."""
+    blobs = FileBlobs(tmp_path / "blobs")
+    blob = blobs.write(b"orphan")
+    (listed,) = blobs.stored()
+    assert not blobs.remove(replace(listed, written=listed.written + 365 * DAY))
+    assert blobs.read(blob.digest) == b"orphan"
+    assert blobs.remove(listed)
+
+
 def test_a_registry_without_versions_is_more_likely_the_wrong_one(registry: ModelRegistry, blobs: BlobStore) -> None:
     assert collect(registry, clock=LATER) == Collected(False)
     blob = blobs.write(b"all that there is")
@@ -94,6 +133,27 @@ def test_a_damaged_record_stops_it(registry: ModelRegistry, blobs: BlobStore) ->
     with pytest.raises(IntegrityError, match="late@00000001 is damaged"):
         collect(registry, clock=LATER)
     assert blobs.read(blob.digest) == b"orphan"
+
+
+def test_files_of_a_version_whose_record_is_gone_or_changed_stay(registry: ModelRegistry, blobs: BlobStore) -> None:
+    """Nobody can tell which files it has; an alias may point at it."""
+    register(registry, "a", model=b"weights")
+    register(registry, "b", model=b"others")
+    registry.promote("late", 1)
+    record = registry._records.get("versions", "late@00000001")
+    assert record is not None
+    files = {"model": {"digest": "0" * 64, "size": 7}}
+    registry._records.commit(Put("versions", record.key, {**record.data, "files": files}))
+    with pytest.raises(IntegrityError, match="late@00000001 is damaged"):
+        collect(registry, clock=LATER)
+    registry._records.commit(Put("versions", record.key, record.data))
+    with sqlite3.connect(registry._records._path) as file:  # type: ignore[attr-defined]
+        file.execute("DELETE FROM records WHERE collection = 'versions' AND key = 'late@00000001'")
+    file.close()
+    for empty in (False, True):
+        with pytest.raises(IntegrityError, match="the record of version late@1 is gone"):
+            collect(registry, clock=LATER, empty=empty)
+    assert {one.size for one in blobs.stored()} == {6, 7}
 
 
 def _cut(data: bytes) -> bytes:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.core import ConfigError, ConflictError, NotFoundError
+from noria.core import ConfigError, ConflictError, IntegrityError, NotFoundError
 from noria.registry import Deployment, Deployments, ModelRegistry, Variant
-from noria.storage import Records, open_records
+from noria.registry.deployment import LATEST
+from noria.storage import Put, Records, open_records
 from noria.testing import ManualClock
 
 MINUTE = 60_000_000
@@ -181,3 +182,31 @@ def test_shares_of_a_hundred_thousand_entities_and_independent_experiments() -> 
         error = (variant.share * (1 - variant.share) / len(users)) ** 0.5
         assert abs(counts[variant.name] / len(users) - variant.share) < 4 * error
     assert abs(both / len(users) - 0.01) < 4 * (0.01 * 0.99 / len(users)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "golden"},
+        {"number": "1"},
+        {"variants": []},
+        {"model": "other"},
+        {"variants": [["champion", 3, 1.0]]},
+        {"started": {}},
+    ],
+)
+def test_a_record_that_is_none_is_told(
+    deployments: Deployments, registry: ModelRegistry, records: Records, change: dict[str, object]
+) -> None:
+    made = deployments.start("late", [Variant("canary", 4, 0.1)])
+    records.commit(Put(LATEST, "late", {**made.to_dict(), **change}))
+    acts = (
+        deployments.all,
+        lambda: deployments.get("late"),
+        lambda: deployments.abort("late"),
+        lambda: registry.states("late"),
+        lambda: registry.retire("late", 2),
+    )
+    for act in acts:
+        with pytest.raises(IntegrityError, match="the record of the deployment of late is damaged"):
+            act()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from noria.core import ConfigError, ConflictError, IntegrityError
 from noria.registry import Deployments, ModelRegistry, Variant
-from noria.registry.trail import AUDIT
+from noria.registry.trail import AUDIT, HEADS
 from noria.storage import ABSENT, Put
 from noria.storage.sqlite_records import SqliteRecords
 from noria.testing import ManualClock
@@ -103,6 +104,93 @@ def test_what_is_done_by_other_means_is_found(
     file.close()
     wrong = registry.trail.check("late").wrong
     assert any(re.search(said, one) for one in wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            'UPDATE records SET data = replace(data, \'"servable":"tabular"\', \'"servable":"other"\') '
+            "WHERE collection = 'versions' AND key = 'late@00000003'",
+            "the record of version 3 isn't what was registered",
+        ),
+        (
+            "DELETE FROM records WHERE collection = 'versions' AND key = 'late@00000003'",
+            "the record of version 3 is gone",
+        ),
+        ("DELETE FROM records WHERE collection = 'models'", "the record of the model is gone"),
+        (
+            "UPDATE records SET data = replace(data, '\"champion\":2', '\"champion\":4') WHERE collection = 'models'",
+            "the champion isn't version 2, which was made it last",
+        ),
+        (
+            "UPDATE records SET data = replace(data, '\"latest\":4', '\"latest\":3') WHERE collection = 'models'",
+            "the model's newest version isn't 3: 4 was registered",
+        ),
+    ],
+)
+def test_the_chain_vouches_for_versions(
+    registry: ModelRegistry, records: Watched, tmp_path: Path, statement: str, said: str
+) -> None:
+    everything(registry, records)
+    with sqlite3.connect(tmp_path / "registry.db") as file:
+        file.execute(statement)
+    file.close()
+    assert registry.trail.check("late").wrong == (said,)
+    assert registry.trail.models() == ["late"]
+
+
+def test_a_seal_that_was_computed_anew_is_found(registry: ModelRegistry, records: Watched) -> None:
+    everything(registry, records)
+    forged = replace(registry.get("late@3"), metrics={"f1": 1.0})
+    for data in (forged.to_record(), forged.to_dict()):
+        records.commit(Put("versions", "late@00000003", data))
+        assert registry.get("late@3").metrics == {"f1": 1.0}
+        assert registry.trail.check("late").wrong == ("the record of version 3 isn't what was registered",)
+
+
+@pytest.mark.parametrize("head", [{}, {"number": "7", "digest": ""}])
+def test_a_last_entry_that_is_none_is_told(registry: ModelRegistry, records: Watched, head: dict[str, Any]) -> None:
+    everything(registry, records)
+    records.commit(Put(HEADS, "late", head))
+    for act in (lambda: registry.trail.check("late"), lambda: registry.promote("late", 3)):
+        with pytest.raises(IntegrityError, match="the last entry of the audit trail of 'late' is damaged"):
+            act()
+
+
+def test_an_entry_whose_key_tells_no_time_is_told(registry: ModelRegistry, records: Watched) -> None:
+    everything(registry, records)
+    records.commit(Put(AUDIT, "zzz", records.written[0].data))
+    with pytest.raises(IntegrityError, match="the entry zzz of the audit trail"):
+        registry.trail.check("late")
+
+
+@pytest.mark.parametrize("start", [-5, -2_000_000_000_000_000])
+def test_a_clock_before_1970(tmp_path: Path, start: int) -> None:
+    clock = ManualClock(start)
+    registry = ModelRegistry(f"sqlite:///{tmp_path}/registry.db", clock=clock)
+    for run in "ab":
+        registry.register("late", {"m": b"x"}, servable="tabular", run_id=run)
+        clock.advance(1)
+    assert registry.trail.check("late").wrong == ()
+    assert [one.version for one in registry.audit("late")] == [2, 1]
+    assert [one.version for one in registry.audit(since=start + 1)] == [2]
+
+
+def test_a_clock_that_is_put_back(tmp_path: Path) -> None:
+    """The newest entry of a model is the last one that was written, and whoever was late is told who came first."""
+    clock = ManualClock(2_000_000_000_000_000)
+    registry = ModelRegistry(f"sqlite:///{tmp_path}/registry.db", clock=clock)
+    for run in "abc":
+        registry.register("late", {"m": b"x"}, servable="tabular", run_id=run)
+    registry.promote("late", 1, who="ada")
+    clock.advance(-365 * 86_400_000_000)
+    registry.promote("late", 2, who="bob", why="the newer one")
+    assert registry.audit("late", limit=1)[0].who == "bob"
+    assert [one.number for one in registry.audit("late")] == [5, 4, 3, 2, 1]
+    assert registry.trail.check("late").wrong == ()
+    with pytest.raises(ConflictError, match="pointed at version 2 by bob"):
+        registry.promote("late", 3, before=1)
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"at": null}'])

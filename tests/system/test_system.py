@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from noria.core import BusyError, GraphError, NoriaError, Outcome, Progress, Settings, exclusive
-from noria.storage import Workspace
+from noria.core import BusyError, GraphError, IntegrityError, NoriaError, Outcome, Progress, Settings, exclusive
+from noria.storage import Put, Workspace
 from noria.system import RunLog, System, levels, mermaid, svg
+from noria.testing import ManualClock
 
 
 @dataclass
@@ -165,6 +166,30 @@ def test_a_killed_run_is_marked_and_done_again(workspace: Workspace, tmp_path: P
     assert report.steps["b"].why == "the last run was interrupted"
     assert b.run_ids == [left.run_id]
     assert {run.status for run in log.recent()} == {"succeeded", "interrupted"}
+
+
+def test_a_run_is_the_newest_whatever_the_clock_says(workspace: Workspace) -> None:
+    """One that was killed is found after the clock was put back, or was wrong for a while."""
+    clock = ManualClock(2_000_000_000_000_000)
+    log = RunLog(workspace.records, clock)
+    for _ in range(60):
+        log.succeed(log.start(log.new_group(), "a", "k", {}), Outcome("1"), 0.1)
+    for jump in (-365 * 86_400_000_000, -2_500_000_000_000_000, 5_000_000_000_000_000):
+        clock.advance(jump)
+        left = log.start(log.new_group(), "b", "k", {})
+        assert (log.recent(1)[0].id, left.started) == (left.id, clock.now())
+        assert log.close_interrupted() == ["b"]
+        assert {run.status for run in log.recent(100)} == {"succeeded", "interrupted"}
+
+
+@pytest.mark.parametrize("collection", ["components", "runs"])
+def test_a_record_of_a_run_that_is_none_is_told(workspace: Workspace, collection: str) -> None:
+    system = System("s", [Part("a")])
+    system.run(workspace)
+    for record in workspace.records.list(collection):
+        workspace.records.commit(Put(collection, record.key, {**record.data, "version": 7}))
+    with pytest.raises(IntegrityError, match=r"the record of the run .*a is damaged"):
+        system.run(workspace)
 
 
 def test_the_graph_has_the_servers_and_can_be_drawn() -> None:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 import noria as nr
-from noria.core import ConfigError, ConflictError, GateError, Settings
+from noria.core import ConfigError, ConflictError, GateError, IntegrityError, Settings
 from noria.registry import Deployments, Evidence, ModelRegistry, Needs, Variant, Verdict
 from noria.storage import Workspace
 from noria.training.gating import kept_gates, promote
@@ -133,6 +133,20 @@ def test_by_hand_the_same_gates_are_run_from_the_record(workspace: Workspace) ->
     last = registry.audit("paid")[0]
     assert (last.who, last.why, last.verdicts[0]["passed"]) == ("ada", "the tree can be explained", False)
     assert promote(workspace, registry.get("paid@1"), gates)[0].passed
+    assert registry.champion("paid") == 1
+
+
+def test_a_version_whose_files_are_damaged_is_not_promoted(workspace: Workspace) -> None:
+    """Servers would go on with the champion that they have, and none could be started anew."""
+    registry = ModelRegistry.of(workspace)
+    run(workspace, pipeline())
+    run(workspace, pipeline(model=DecisionTreeClassifier(max_depth=1, random_state=0), promote=False))
+    version = registry.get("paid@2")
+    file = registry.files(version)["model.skops"]
+    file.chmod(0o600)
+    file.write_bytes(b"cut")
+    with pytest.raises(IntegrityError, match=r"paid@2 can't be loaded, for its file model.skops"):
+        promote(workspace, version, [], force=True, why="it was good")
     assert registry.champion("paid") == 1
 
 

@@ -177,6 +177,17 @@ def test_moved_libraries_are_named_and_explain_small_differences(workspace: Work
     assert not found.metrics["accuracy"].fits
 
 
+def test_metrics_that_the_predictions_do_not_give_are_told(workspace: Workspace) -> None:
+    """Whoever has changed them in the record doesn't get the word that all is as it was."""
+    run(workspace, pipeline(split=nr.RollingSplit(folds=2, test=0.2)))
+    assert reproduce(workspace, "paid@1").outcome == "identical"
+    kept = ModelRegistry.of(workspace).get("paid@1").metrics
+    changed(workspace, metrics={**kept, "roc_auc": 0.999})
+    found = reproduce(workspace, "paid@1")
+    assert (found.outcome, found.changed) == ("different", 0)
+    assert "what is registered as roc_auc isn't what they give" in found.notes[-1]
+
+
 def test_other_rows_are_told(workspace: Workspace, tmp_path: Path) -> None:
     """The table was made anew under its name, with other amounts."""
     run(workspace, pipeline())

@@ -103,6 +103,7 @@ def promote(desk: Desk, model: str, body: Promote) -> ModelSummary:
         return next(one for one in listing(desk) if one.name == model)
     if not body.force:
         desk.deployments.check_idle(model)
+    desk.registry.files(found)  # says so if they are damaged
     desk.registry.promote(model, body.version, why=body.why, who=desk.who)
     return next(one for one in listing(desk) if one.name == model)
 
