@@ -26,6 +26,7 @@ from noria.core import (
     allowed,
     to_iso,
 )
+from noria.core.lazy import load_before_threads
 from noria.features import FeatureGroup
 from noria.features.feed import Feed, feeds
 from noria.pipelines import Stream, StreamProcessor, StreamResult
@@ -57,6 +58,7 @@ def stream(options: Namespace) -> int:
     stop, metrics, failures = threading.Event(), MetricsCollector(), list[Exception]()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    load_before_threads()
     threads = [
         threading.Thread(target=_process, args=(each, groups, settings, metrics, stop, failures), name=each.name)
         for each in chosen

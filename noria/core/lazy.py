@@ -1,4 +1,4 @@
-"""Public names that are imported from their module when they are first used (PEP 562), so that a room loads light."""
+"""What is imported when it is first used: public names, so that a room loads light (PEP 562); and what mustn't be."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def exports(package: str, origin: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(f"{package}.{origin[name]}"), name)
 
     return look_up
+
+
+def load_before_threads() -> None:
+    """Have Polars load NumPy now, before threads make it do so.
+
+    Where two do at the same time, one may find NumPy's own `_globals` in the place of what Polars has kept under that
+    name, and end with a TypeError (Polars 2.1, `polars._dependencies._LazyModule`).
+    """
+    from polars import _dependencies
+
+    getattr(getattr(_dependencies, "numpy", None), "ndarray", None)

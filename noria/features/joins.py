@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from noria.core.lazy import load_before_threads
 from noria.features import partitions
 from noria.features.events import Events, events_of
 from noria.features.group import FeatureGroup
@@ -87,6 +88,7 @@ def _join_by_partition(
         columns = as_of(groups, events.timeline(parts.read(number)), ids[mine], at[mine])
         return [pl.DataFrame(of_group) for of_group in columns]
 
+    load_before_threads()
     with (
         partitioned(
             events.batches(partitions.BATCH),

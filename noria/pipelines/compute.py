@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from noria.core import ConfigError, Settings, StorageError
+from noria.core.lazy import load_before_threads
 from noria.pipelines.blocks import Blocks, FittedBlockStep
 from noria.storage.tables import Table
 
@@ -82,6 +83,7 @@ class LocalCompute:
         self._lock = threading.Lock()
         self._kept: list[pl.DataFrame | _OnDisk] = []
         self._workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        load_before_threads()
         self._pool = ThreadPoolExecutor(self._workers, "noria-batch")
 
     def each(self, work: Callable[[Item], tuple[S, pl.DataFrame | None]], items: Iterable[Item]) -> Iterator[S]:

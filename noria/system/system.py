@@ -21,6 +21,7 @@ from noria.core import (
     fingerprint,
     task,
 )
+from noria.core.lazy import load_before_threads
 from noria.features import FeatureGroup, check_entities
 from noria.storage import Runnable, Workspace
 from noria.system.graph import index, levels
@@ -166,6 +167,7 @@ class _Execution:
         self._group = self._log.new_group()
         self._logger = MLLogger(self._workspace.settings.state_dir / "logs" / "run.jsonl", self._workspace.clock)
         running: dict[Future[Step], str] = {}
+        load_before_threads()
         with ThreadPoolExecutor(self._workspace.settings.run.workers, "noria-run") as pool:
             while self._left or running:
                 for name in self._ready():
