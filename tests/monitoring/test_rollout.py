@@ -287,15 +287,14 @@ def test_the_loop_goes_on_after_the_registry_was_away(tmp_path: Path) -> None:
         counted(workspace, canary=usual(500, 50), champion=usual(5_000))
     file, away = (settings.root / ".noria" / name for name in ("records.db", "away.db"))
     file.rename(away)
-    file.mkdir()
+    file.symlink_to(tmp_path)  # which no database can be
     told: list[str] = []
     with tending(settings, told.append, every=0.01):
         wait_for(told, 1)
         assert told[0].startswith("deployments can't be looked after: the records store")
         time.sleep(0.1)
         assert len(told) == 1  # once is enough
-        file.rmdir()
-        away.rename(file)
+        away.replace(file)  # in one step: in between the loop would make a new one
         wait_for(told, 2)
     assert told[1].startswith("late/1: abort, canary 2: errors 10% instead of 0%")
     log = (settings.state_dir / "logs" / "rollout.jsonl").read_text().splitlines()
