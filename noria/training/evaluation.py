@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from noria.training.answers import Answers, answer
 from noria.training.baselines import Given, baselines
 from noria.training.bootstrap import FEWEST_RESAMPLES, LEVEL, Interval, Rows, Task, intervals, metric_tasks
-from noria.training.learner import Learned
+from noria.training.learner import Learned, rows_of
 from noria.training.metrics import METRICS, check_answers
 from noria.training.slices import Slice, Sliced, sliced
 
@@ -147,7 +147,7 @@ def evaluate(trial: Trial) -> Evaluation:
         ConfigError: a metric can't judge what the model gives.
     """
     names = tuple(trial.metrics)
-    shown, truth = trial.frame.filter(pl.Series(trial.test)), trial.target[trial.test]
+    shown, truth = rows_of(trial.frame, trial.test), trial.target[trial.test]
     answers = answer(trial.learned, shown.select(trial.inputs), truth)
     check_answers(names, answers)
     guesses = baselines(_given(trial, shown, truth, answers))
@@ -175,7 +175,7 @@ def _given(trial: Trial, shown: pl.DataFrame, truth: NDArray[Any], answers: Answ
     keys = max(trial.entities, key=lambda keys: _distinct(shown, keys), default=())
     numbers = not answers.has_classes or all(METRICS[name].of == "numbers" for name in trial.metrics)
     return Given(
-        trial.frame.filter(pl.Series(trial.train)),
+        rows_of(trial.frame, trial.train),
         shown,
         trial.target[trial.train],
         truth,

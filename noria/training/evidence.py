@@ -25,6 +25,7 @@ from noria.storage import Workspace
 from noria.training.answers import Answers
 from noria.training.bootstrap import Rows, Task, intervals
 from noria.training.dataset import PART, TARGET, part_mask, parts_of, rebuild_dataset, selection_of
+from noria.training.learner import rows_of
 from noria.training.metrics import METRICS, check_answers
 from noria.training.servable import TabularServable
 from noria.training.servable import load as load_servable
@@ -110,7 +111,7 @@ def _on_same_rows(
     rows = rows or _made_again(workspace, candidate)
     if champion is None or theirs is None:
         told = f"{int(rows.test.sum()):,} test rows"
-        columns = rows.frame.filter(pl.Series(rows.test))
+        columns = rows_of(rows.frame, rows.test)
         return _judged(needs, _answered(workspace, candidate, columns), columns, ours, told), None
     frame = _rows_of_champion(workspace, candidate, champion, rows.frame)
     mask, told = _fair(workspace, candidate, champion, rows)

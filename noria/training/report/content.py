@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import to_iso
 from noria.training.answers import Answers
 from noria.training.evaluation import Evaluation, Trial
+from noria.training.learner import rows_of
 from noria.training.report.curves import confusion, curves, residuals
 from noria.training.report.importance import learning_curve, native_importance, permutation_importance
 from noria.training.report.page import page
@@ -55,7 +55,7 @@ def files(about: About, trial: Trial, judged: Evaluation) -> dict[str, bytes]:
 def content(about: About, trial: Trial, judged: Evaluation) -> dict[str, Any]:
     """Everything that the page shows."""
     answers = judged.answers
-    shown = trial.frame.filter(pl.Series(trial.test)).select(trial.inputs)
+    shown = rows_of(trial.frame.select(trial.inputs), trial.test)
     is_class = answers.has_classes and trial.metrics[0] in judged.values
     return {
         "format": FORMAT,
