@@ -89,18 +89,24 @@ def gate(port: int, broker: int, users: dict[str, str], tls: tuple[Path, Path] |
             loop.call_soon_threadsafe(each.transport.abort)
 
     made.drop = drop
-    server = loop.run_until_complete(asyncio.start_server(client, "127.0.0.1", port, ssl=context))
+    patience = None if context is None else 3.0
+    listening = asyncio.start_server(client, "127.0.0.1", port, ssl=context, ssl_handshake_timeout=patience)
+    server = loop.run_until_complete(listening)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def end() -> None:
+        for each in server.sockets:  # who has just come is let in before it is closed, or would stay half in
+            loop.remove_reader(each.fileno())
+        await asyncio.sleep(0.02)
         server.close()
         quiet = 0
-        while quiet < 3:  # who has been in the middle of shaking hands comes out of it
+        while quiet < 3:  # who has been in the middle of shaking hands, and has no task yet, comes out of it
             for each in list(writers):
                 each.transport.abort()
             await asyncio.sleep(0.02)
-            quiet = quiet + 1 if len(asyncio.all_tasks()) == 1 else 0
+            connected = server._active_count  # type: ignore[attr-defined]
+            quiet = quiet + 1 if not connected and len(asyncio.all_tasks()) == 1 else 0
 
     try:
         yield made
